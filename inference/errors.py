@@ -1,0 +1,64 @@
+"""Every error that Genu raises on purpose, in one tree.
+
+    GenuError
+    ├── RefusalError            what arrived cannot be scored: report the coded reason, do not try again
+    │   └── UnreadableError     not even the header can be trusted (truncated, absurd sizes, nesting, not DICOM)
+    ├── RetryableError          the world is at fault and may mend: try again later
+    │   ├── DeliveryError       a destination did not take an object
+    │   └── ResourceError       disk full, memory short, database busy
+    ├── UsageError              the person at the command line or in the settings file can mend it
+    │   ├── ConfigurationError  a setting is wrong: names the setting, its value and what to do
+    │   └── DataError           a table, folder or label is not what the command needs
+    └── BundleError             a model bundle does not load, or does not replay its stored probe
+
+A RefusalError ends as a report; a RetryableError ends as a later attempt and at last as a dead letter; everything else
+that escapes a worker is a bug and ends as a dead letter with its traceback in the log.
+"""
+
+from inference.findings import Refusal, RefusalCode, Side
+
+
+class GenuError(Exception):
+    """Root of the tree."""
+
+
+class RefusalError(GenuError):
+    """An image, a knee or a study cannot be scored, for a reason that belongs into a report."""
+
+    def __init__(
+        self, code: RefusalCode, reason: str, *, source: str | None = None, side: Side | None = None
+    ) -> None:
+        super().__init__(f"{code.value}: {reason}")
+        self.refusal = Refusal(code=code, reason=reason, source=source, side=side)
+
+
+class UnreadableError(RefusalError):
+    """The bytes cannot be read as a DICOM object within the limits."""
+
+
+class RetryableError(GenuError):
+    """A fault outside of Genu that may mend by itself."""
+
+
+class DeliveryError(RetryableError):
+    """A destination refused an object or could not be reached."""
+
+
+class ResourceError(RetryableError):
+    """Disk, memory or database cannot serve at the moment."""
+
+
+class UsageError(GenuError):
+    """The caller can mend it: command line, settings or data."""
+
+
+class ConfigurationError(UsageError):
+    """A setting is wrong."""
+
+
+class DataError(UsageError):
+    """A table, a folder or a label is not what the command needs."""
+
+
+class BundleError(GenuError):
+    """A model bundle cannot be trusted: missing file, hash mismatch, probe not replayed."""

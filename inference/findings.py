@@ -1,0 +1,208 @@
+"""The word list of the whole house: frozen result types, with units and source UIDs. Imports nothing of ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Side(StrEnum):
+    """Laterality of one knee, as in DICOM (0020,0062): the patient's side."""
+
+    LEFT = "L"
+    RIGHT = "R"
+
+    @property
+    def other(self) -> "Side":
+        """The opposite knee."""
+        return Side.RIGHT if self is Side.LEFT else Side.LEFT
+
+
+class RefusalCode(StrEnum):
+    """Why something was not scored. The values are a contract: results.jsonl, reports, `genu status`."""
+
+    NOT_A_KNEE = "not_a_knee"
+    NO_FRONTAL_VIEW = "no_frontal_view"
+    VIEW_UNKNOWN = "view_unknown"
+    SIDE_UNKNOWN = "side_unknown"
+    SIDE_CONTRADICTORY = "side_contradictory"
+    NO_KNEE_FOUND = "no_knee_found"
+    DERIVED_IMAGE = "derived_image"
+    FOR_PROCESSING = "for_processing"
+    UNSUPPORTED_SOP_CLASS = "unsupported_sop_class"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    NO_PIXEL_DATA = "no_pixel_data"
+    UNDECODABLE_PIXELS = "undecodable_pixels"
+    UNREADABLE = "unreadable"
+    IDENTITY_CONTRADICTORY = "identity_contradictory"
+
+
+class StudyStatus(StrEnum):
+    """The outcome of one study. The values are a contract: results.jsonl."""
+
+    SCORED = "scored"
+    REFUSED = "refused"
+    NOTHING_TO_SCORE = "nothing_to_score"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One coded refusal.
+
+    `reason` is a full English sentence in ASCII that names values found in the header but never patient identity;
+    `source` is the SOP Instance UID of the image concerned, None when the whole study is meant; `side` is set when one
+    knee of an image is meant.
+    """
+
+    code: RefusalCode
+    reason: str
+    source: str | None = None
+    side: Side | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One reason for a decision: where it was read, what stood there, and what it speaks for.
+
+    `about` is "anatomy", "view" or "side"; `source` a DICOM keyword or "pixels"; `value` what stood there (coded or
+    controlled values only, never free text that could carry identity); `supports` for example "knee", "frontal", "L".
+    """
+
+    about: str
+    source: str
+    value: str
+    supports: str
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One frame that was looked at."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    rows: int
+    columns: int
+    frame: int | None = None  # 1-based, as in Referenced Frame Number; None for a single-frame image
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box in source pixel coordinates: (0, 0) is the upper left corner of the upper left pixel.
+
+    `left`/`right` count columns, `top`/`bottom` rows, both may be fractional and may reach outside of the image
+    (outside is filled with the padding value).
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        """Extent along the columns, in source pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        """Extent along the rows, in source pixels."""
+        return self.bottom - self.top
+
+    def clipped(self, rows: int, columns: int) -> "Box":
+        """The part of the box inside of an image of this size."""
+        return Box(
+            left=min(max(self.left, 0.0), float(columns)),
+            top=min(max(self.top, 0.0), float(rows)),
+            right=min(max(self.right, 0.0), float(columns)),
+            bottom=min(max(self.bottom, 0.0), float(rows)),
+        )
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which trained model spoke.
+
+    `device_uid` is derived from the weights (one Device UID per trained model); `digest` is the SHA-256 over the
+    bundle's contents in hex; `synthetic` is True for random or synthetic stand-ins, whose output must say so.
+    """
+
+    name: str
+    version: str
+    task: str  # "kl" | "pain" | "womac_pain" | "jsn_progression"
+    device_uid: str
+    digest: str
+    parameters: str = ""  # algorithm parameters for (111002, DCM), for example "temperature=1.13"
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class KLFinding:
+    """Kellgren-Lawrence grade of one knee.
+
+    `grade` 0..4; `probabilities` five values that sum to 1, calibrated; `expected` the mean grade; `conformal_set` the
+    grades of a conformal set when the bundle carries one.
+    """
+
+    grade: int
+    probabilities: tuple[float, float, float, float, float]
+    expected: float
+    conformal_set: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Saliency:
+    """Where the model looked: non-negative, 0..1, float32 of shape (h, w), stretched over `box` of the source image.
+
+    `method` is "grad-cam", "class-activation" or "saliency" (CID 217). Already mirrored back where the model's input
+    was mirrored: the first column lies at box.left.
+    """
+
+    values: npt.NDArray[np.float32]
+    box: Box
+    method: str = "grad-cam"
+
+
+@dataclass(frozen=True, eq=False)
+class KneeFinding:
+    """All that was found on one knee of one image."""
+
+    side: Side
+    source: SourceImage
+    box: Box
+    kl: KLFinding
+    model: ModelIdentity
+    saliency: Saliency
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StudyFindings:
+    """The result of one study: knees scored, refusals, and what is needed to draw.
+
+    `renderings` maps SOP Instance UIDs of scored images to uint8 arrays (rows, columns), the image as a reader would
+    see it. `looked_at` lists all instances that were read, in a stable order.
+    """
+
+    study_instance_uid: str
+    knees: tuple[KneeFinding, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    radiographs: int = 0
+    models: tuple[ModelIdentity, ...] = ()
+    looked_at: tuple[SourceImage, ...] = ()
+    renderings: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def status(self) -> StudyStatus:
+        """SCORED when any knee was; REFUSED when there was something to look at; else NOTHING_TO_SCORE.
+
+        `radiographs` counts the instances that Genu is meant for (CR, DX, opted-in Secondary Capture, and files too
+        broken to tell), so that an MR or CT study without a model for it does not produce a refusal report.
+        """
+        if self.knees:
+            return StudyStatus.SCORED
+        return StudyStatus.REFUSED if self.radiographs else StudyStatus.NOTHING_TO_SCORE

@@ -1,0 +1,1 @@
+"""The service: everything with time, network and disk."""

@@ -1,0 +1,1 @@
+"""Offline: a cohort in, a model bundle out; resumable."""
