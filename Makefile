@@ -1,0 +1,59 @@
+# Everything from a fresh clone: each target makes .venv and installs what it needs, once.
+PYTHON := .venv/bin/python
+DEMO   := out/demo
+SHARED := ../shared
+
+.PHONY: help setup demo test check format docs bench soak clean
+
+help:
+	@echo "make demo    send two sample studies through the service and show the report"
+	@echo "make test    all tests (real sockets, real DCMTK)"
+	@echo "make check   format, lint, types, import rules, documentation"
+	@echo "make bench   speed, measured side by side (ARGS=--write puts it into docs/performance.md)"
+	@echo "make soak    hundreds of kills of listener and worker; nothing lost, nothing twice"
+	@echo "make docs    write the generated pages of docs/ again"
+	@echo "make format  format and mend what ruff can mend"
+	@echo "make setup   only install, for development"
+	@echo "make clean   remove .venv, out/ and caches"
+
+setup:
+	@.ci/setup full
+	@.ci/setup tools test
+
+demo:
+	@.ci/setup core
+	@.ci/setup tools demo
+	@rm -rf $(DEMO)
+	@if [ -e $(SHARED)/data/kl224/val.tar ]; \
+	then $(PYTHON) -m tests.samples $(SHARED)/data $(DEMO)/samples; \
+	else $(PYTHON) -m tests.phantoms $(DEMO)/samples; fi
+	@$(PYTHON) -m plugin.demo --samples $(DEMO)/samples --out $(DEMO)
+
+test: setup
+	@$(PYTHON) -m pytest -q -m "not soak" $(ARGS)
+
+check:
+	@.ci/setup full
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m pytest -q --durations=0 tests/test_architecture.py tests/test_docs.py
+
+format:
+	@.ci/setup full
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m ruff check --fix .
+
+docs:
+	@.ci/setup full
+	@$(PYTHON) -m tests.reference --write
+
+bench: setup
+	@$(PYTHON) -m tests.bench $(ARGS)
+
+soak: setup
+	@$(PYTHON) -m pytest -q -m soak $(ARGS)
+
+clean:
+	rm -rf .venv out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
