@@ -1,0 +1,78 @@
+"""The line of `results.jsonl` that stands for one study; the keys are a contract (docs/results.md, results.schema.json).
+
+The worker keeps the same line with its job, so that `genu score` and the service say the same of the same study.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files as package_files
+from typing import Any
+
+from inference.findings import KneeFinding, Refusal, StudyFindings, StudyStatus
+
+ResultLine = dict[str, Any]
+
+
+def result_line(findings: StudyFindings, files: Sequence[str] = ()) -> ResultLine:
+    """The outcome of one study as a JSON object; `files` are the names of the objects written for it."""
+    return {
+        "study": findings.study_instance_uid,
+        "status": findings.status.value,
+        "knees": [_knee(knee) for knee in findings.knees],
+        "refusals": [_refusal(refusal) for refusal in findings.refusals],
+        "files": list(files),
+    }
+
+
+def failed_line(study_instance_uid: str) -> ResultLine:
+    """The line of a study whose scoring ended in an unexpected error; the error itself stands in the log."""
+    return {
+        "study": study_instance_uid,
+        "status": StudyStatus.FAILED.value,
+        "knees": [],
+        "refusals": [],
+        "files": [],
+    }
+
+
+def encode(line: ResultLine) -> str:
+    """One line of JSON Lines, its newline included; non-ASCII is escaped, so any reader takes it."""
+    return json.dumps(line, allow_nan=False, separators=(", ", ": ")) + "\n"
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of one line."""
+    text = package_files("plugin").joinpath("results.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _knee(knee: KneeFinding) -> ResultLine:
+    kl: ResultLine = {
+        "grade": knee.kl.grade,
+        "probabilities": [round(probability, 6) for probability in knee.kl.probabilities],
+    }
+    if knee.kl.conformal_set is not None:
+        kl["set"] = list(knee.kl.conformal_set)
+    line: ResultLine = {"side": knee.side.value, "source": knee.source.sop_instance_uid, "kl": kl}
+    if knee.source.frame is not None:
+        line["frame"] = knee.source.frame
+    line["box"] = [round(edge, 2) for edge in (knee.box.left, knee.box.top, knee.box.right, knee.box.bottom)]
+    line["model"] = {
+        "name": knee.model.name,
+        "version": knee.model.version,
+        "digest": knee.model.digest,
+        "synthetic": knee.model.synthetic,
+    }
+    return line
+
+
+def _refusal(refusal: Refusal) -> ResultLine:
+    line: ResultLine = {"code": refusal.code.value, "reason": refusal.reason}
+    if refusal.source is not None:
+        line["source"] = refusal.source
+    if refusal.side is not None:
+        line["side"] = refusal.side.value
+    return line
