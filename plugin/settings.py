@@ -1,0 +1,338 @@
+"""One typed model of every setting, and how it is read: defaults < file < GENU_* environment < command line.
+
+The file is TOML, or JSON with a "Genu" section (so that orthanc.json can carry it). Nested settings are written
+`GENU_LISTENER__PORT=11113` in the environment; lists and tables are JSON there. The reference in docs/settings.md is
+made from this model: `python -m plugin.settings_reference --write`.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from inference.errors import ConfigurationError
+
+ENV_PREFIX = "GENU_"
+NESTED = "__"
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2: 1 to 16 characters of the default repertoire, no backslash, not only spaces."""
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def _destination_name(value: str) -> str:
+    if not value or len(value) > 64 or not value.isascii() or not value.isprintable():
+        raise ValueError("a destination name has 1 to 64 printable ASCII characters")
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+DestinationName = Annotated[str, AfterValidator(_destination_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tls(_Section):
+    """TLS for one side of DICOM associations (PS3.15 B.12: BCP 195 profile)."""
+
+    certificate: Path | None = Field(default=None, description="PEM file of our certificate (chain)")
+    private_key: Path | None = Field(default=None, description="PEM file of our private key, without a passphrase")
+    authorities: Path | None = Field(
+        default=None, description="PEM file of the authorities that the peer's certificate needs"
+    )
+    require_peer_certificate: bool = Field(default=True, description="refuse peers that show no certificate we trust")
+    check_hostname: bool = Field(default=True, description="as a client: the certificate must name the host we call")
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together: give both or neither")
+        return self
+
+
+class Peer(_Section):
+    """A node that may send to Genu."""
+
+    ae_title: Literal["*"] | AETitle = Field(description='calling AE title; "*" is any')
+    hosts: tuple[str, ...] = Field(default=(), description="addresses it may call from; empty means any")
+    quiet_seconds: PositiveFloat | None = Field(default=None, description="overrides completeness.quiet_seconds for it")
+    max_seconds: PositiveFloat | None = Field(default=None, description="overrides completeness.max_seconds for it")
+    accept_secondary_capture: bool = Field(
+        default=False, description="score Secondary Capture images it sends (PS3.3 A.8)"
+    )
+
+
+class Listener(_Section):
+    """The Storage and Verification SCP."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every IPv4 interface")
+    port: Port = Field(default=11112, description="TCP port; 0 takes a free one")
+    ae_title: AETitle = Field(default="GENU", description="our AE title")
+    require_called_ae: bool = Field(default=False, description="refuse associations that call us by another AE title")
+    peers: tuple[Peer, ...] = Field(default=(), description="who may send; empty means anybody who reaches the port")
+    max_instance_bytes: PositiveInt = Field(default=2 * 1024**3, description="larger instances are refused with A700")
+    min_free_bytes: NonNegativeInt = Field(default=512 * 1024**2, description="below this free disk space: A700")
+    max_associations: PositiveInt = Field(default=16, description="associations at the same time")
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1024**2)] = Field(default=131072, description="PDU length we offer")
+    idle_seconds: PositiveFloat = Field(default=30.0, description="a peer that says nothing for so long is cut off")
+    tls: Tls | None = Field(default=None, description="TLS; without it associations are plain")
+
+
+class Completeness(_Section):
+    """When a study counts as whole."""
+
+    quiet_seconds: PositiveFloat = Field(default=5.0, description="nothing new for so long: the study is whole")
+    max_seconds: PositiveFloat = Field(
+        default=300.0, description="whole at the latest so long after its first new instance"
+    )
+
+
+class Workers(_Section):
+    """The scoring processes."""
+
+    count: NonNegativeInt = Field(default=1, description="worker processes that `genu listen` supervises")
+    threads: PositiveInt | None = Field(default=None, description="torch threads of each; unset leaves it to torch")
+    poll_seconds: PositiveFloat = Field(default=0.1, description="how often an idle worker looks for work")
+    job_seconds: PositiveFloat = Field(
+        default=900.0, description="a worker that needs longer for one study kills itself"
+    )
+
+
+class QueueSettings(_Section):
+    """Leases and retries of scoring."""
+
+    lease_seconds: PositiveFloat = Field(
+        default=60.0, description="a worker that is silent for so long has lost its study"
+    )
+    heartbeat_seconds: PositiveFloat = Field(default=15.0, description="how often a worker says that it is alive")
+    max_attempts: PositiveInt = Field(default=5, description="claims of one study before it becomes a dead letter")
+    backoff_seconds: PositiveFloat = Field(
+        default=5.0, description="wait after the first failure; doubles with each further"
+    )
+    backoff_max_seconds: PositiveFloat = Field(default=300.0, description="the longest wait between two attempts")
+    busy_seconds: PositiveFloat = Field(default=30.0, description="how long to wait for another process's transaction")
+
+    @model_validator(mode="after")
+    def _beats(self) -> Self:
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError(
+                "heartbeat_seconds must be at most half of lease_seconds, or one late beat loses the study"
+            )
+        return self
+
+
+class Delivery(_Section):
+    """Leases and retries of sending results."""
+
+    lease_seconds: PositiveFloat = Field(default=300.0, description="a deliverer silent for so long has lost its batch")
+    batch: PositiveInt = Field(default=50, description="objects in one association at most")
+    max_refusals: PositiveInt = Field(default=5, description="refusals of one object before it becomes a dead letter")
+    backoff_seconds: PositiveFloat = Field(
+        default=2.0, description="wait after the first failure; doubles with each further"
+    )
+    backoff_max_seconds: PositiveFloat = Field(
+        default=300.0, description="the longest wait; a dead destination is asked so often"
+    )
+    poll_seconds: PositiveFloat = Field(default=0.1, description="how often an idle deliverer looks for work")
+
+
+class FolderDestination(_Section):
+    """Results as files, named by our SOP Instance UIDs."""
+
+    kind: Literal["folder"] = "folder"
+    name: DestinationName = Field(default="folder", description="unique; stands in the queue and in the logs")
+    path: Path = Field(description="the folder")
+    create: bool = Field(default=True, description="make the folder when it is missing; set false for mounted shares")
+
+
+class CStoreDestination(_Section):
+    """Results to a remote Storage SCP."""
+
+    kind: Literal["cstore"] = "cstore"
+    name: DestinationName = Field(default="pacs", description="unique; stands in the queue and in the logs")
+    host: str = Field(description="address of the remote node")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(description="its TCP port")
+    ae_title: AETitle = Field(description="its AE title")
+    calling_ae_title: AETitle | None = Field(default=None, description="ours towards it; unset means listener.ae_title")
+    connect_seconds: PositiveFloat = Field(default=10.0, description="limit for the TCP connection and the negotiation")
+    response_seconds: PositiveFloat = Field(default=60.0, description="limit for one C-STORE response")
+    tls: Tls | None = Field(default=None, description="TLS; without it associations are plain")
+
+
+Destination = Annotated[FolderDestination | CStoreDestination, Field(discriminator="kind")]
+
+
+class Station(_Section):
+    """This installation, as reports name it."""
+
+    device_uid: Annotated[str, Field(pattern=r"^([0-9.]{1,64})?$")] = Field(
+        default="",
+        description="Device UID of the observer; empty means derived from the software version and device_serial",
+    )
+    device_serial: Annotated[str, Field(max_length=64)] = Field(
+        default="1", description="Device Serial Number in reports"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. Build it with `load`; calling the class directly reads neither file nor environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=NESTED, frozen=True, extra="forbid", validate_default=True
+    )
+
+    data_dir: Path = Field(
+        default=Path("genu-data"), description="received instances, queue and results; on one file system"
+    )
+    bundles: tuple[Path, ...] = Field(
+        default=(), description="model bundles to score with; empty means the one that ships"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is logged"
+    )
+    listener: Listener = Listener()
+    completeness: Completeness = Completeness()
+    workers: Workers = Workers()
+    queue: QueueSettings = QueueSettings()
+    delivery: Delivery = Delivery()
+    destinations: tuple[Destination, ...] = Field(
+        default=(), description="where results go; empty means <data_dir>/outgoing"
+    )
+    station: Station = Station()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: `load` merges file and environment itself, so that each wins in its turn."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Self:
+        names = [destination.name for destination in self.destinations]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two destinations are called {twice[0]!r}: give each its own name")
+        return self
+
+    @property
+    def queue_path(self) -> Path:
+        """The SQLite file of the queue."""
+        return self.data_dir / "queue.sqlite"
+
+    @property
+    def delivery_targets(self) -> tuple[FolderDestination | CStoreDestination, ...]:
+        """The configured destinations, or the default folder <data_dir>/outgoing when there is none."""
+        return self.destinations or (FolderDestination(name="outgoing", path=self.data_dir / "outgoing"),)
+
+
+def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from defaults, the file at `path` (.toml or .json), the environment and `overrides`, the last wins.
+
+    `overrides` is nested like the model, for example {"listener": {"port": 0}}. Raises ConfigurationError, which names
+    the setting, its value and what to do.
+    """
+    layers = (_file_values(path) if path else {}, _environment(), overrides or {})
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merged(merged, layer)
+    return _validated(merged)
+
+
+def dumps(settings: Settings) -> str:
+    """All settings as one line of JSON, for a child process: `loads` gives the same settings back."""
+    return settings.model_dump_json()
+
+
+def loads(text: str) -> Settings:
+    """Settings from `dumps`, with no look at files or the environment. Raises ConfigurationError."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"the settings handed over are not JSON (line {error.lineno}): use dumps()") from error
+    return _validated(values)
+
+
+def _validated(values: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_sentence(detail) for detail in error.errors())) from error
+
+
+def _sentence(detail: Mapping[str, Any]) -> str:
+    """One pydantic error as: setting, value, what to do."""
+    name = ".".join(str(part) for part in detail["loc"]) or "settings"
+    if detail["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting; docs/settings.md lists them all"
+    if detail["type"] == "missing":
+        return f"{name}: missing; set it"
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    value = detail["input"]
+    shown = f" is {value!r}" if isinstance(value, str | int | float | bool) else ""
+    return f"{name}{shown}: {message}"
+
+
+def _file_values(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the settings file {path}: {error.strerror}; check --config") from error
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise ConfigurationError(f"the settings file {path} is not valid {kind}: {error}; mend it there") from error
+    if path.suffix == ".json":
+        values = values.get("Genu", {}) if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"the settings file {path} holds no table of settings: write 'name = value' lines")
+    return values
+
+
+def _environment() -> Mapping[str, Any]:
+    """GENU_* variables as nested values; a nested name that leads nowhere is an error, not silence."""
+    for variable in sorted(os.environ):
+        section = variable.upper().removeprefix(ENV_PREFIX).split(NESTED)[0].lower()
+        nested = variable.upper().startswith(ENV_PREFIX) and NESTED in variable
+        if nested and section not in Settings.model_fields:
+            raise ConfigurationError(f"{variable}: there is no section {section!r}; docs/settings.md lists them all")
+    try:
+        return EnvSettingsSource(Settings)()
+    except ValueError as error:  # pydantic-settings' SettingsError: a table or list that is not JSON
+        raise ConfigurationError(f"{error}: lists and tables in the environment are written as JSON") from error
+
+
+def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(lower)
+    for key, value in upper.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(old, value) if both and isinstance(old, Mapping) else value
+    return result
