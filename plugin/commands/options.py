@@ -1,0 +1,78 @@
+"""Options that several commands share, and how they become settings."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from inference.errors import ConfigurationError
+from plugin.settings import Settings, load, loads
+
+_AE_ADDRESS = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
+
+
+def add_settings_options(parser: argparse.ArgumentParser) -> None:
+    """--config and --data-dir, which every command that meets the service takes."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings file (.toml, or .json with a Genu section)"
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="received instances, queue and results")
+
+
+def add_child_options(parser: argparse.ArgumentParser) -> None:
+    """The settings options, and the way in which `genu listen` hands its settings to its children."""
+    add_settings_options(parser)
+    parser.add_argument("--config-json", metavar="JSON", help="all settings as one line of JSON, from a parent process")
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """The settings that a command runs with: file, environment, then the options given. Raises ConfigurationError."""
+    if getattr(arguments, "config_json", None) is not None:
+        return loads(arguments.config_json)
+    given = vars(arguments)
+    overrides: dict[str, Any] = {}
+    for option, path in (
+        ("data_dir", ("data_dir",)),
+        ("host", ("listener", "host")),
+        ("port", ("listener", "port")),
+        ("ae_title", ("listener", "ae_title")),
+        ("workers", ("workers", "count")),
+        ("quiet", ("completeness", "quiet_seconds")),
+        ("bundle", ("bundles",)),
+    ):
+        if given.get(option) is not None:
+            _put(overrides, path, given[option])
+    destinations = _destinations(given.get("to_folder") or (), given.get("to_ae") or ())
+    if destinations:
+        overrides["destinations"] = destinations
+    return load(given.get("config"), overrides)
+
+
+def parse_ae_address(text: str) -> dict[str, Any]:
+    """ "AE@host:port" (an IPv6 host in brackets) as a dictionary. Raises ConfigurationError."""
+    match = _AE_ADDRESS.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"--to-ae {text!r}: write it as AE@host:port, for example PACS@127.0.0.1:104")
+    return {
+        "ae_title": match["ae_title"],
+        "host": match["host"].strip("[]"),
+        "port": int(match["port"]),
+    }
+
+
+def _put(target: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        target = target.setdefault(key, {})
+    target[path[-1]] = value
+
+
+def _destinations(folders: tuple[Path, ...], addresses: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Destinations from the command line; they take the place of those in the settings file."""
+    found: list[dict[str, Any]] = [{"kind": "folder", "name": "folder", "path": folder} for folder in folders]
+    found += [{"kind": "cstore", "name": "pacs", **parse_ae_address(text)} for text in addresses]
+    # Names are unique, and stay the same from start to start: the queue remembers what is still owed to each.
+    for name in ("folder", "pacs"):
+        same = [destination for destination in found if destination["name"] == name]
+        for number, destination in enumerate(same[1:], start=2):
+            destination["name"] = f"{name}-{number}"
+    return found
