@@ -229,6 +229,11 @@ class Queue(Outbox):
         with self.database.read() as run:
             return tuple(_job_row(row) for row in run.all("jobs_of", {"study_uid": study_uid}))
 
+    def recent_jobs(self, limit: int) -> tuple[JobRow, ...]:
+        """The latest jobs, newest first."""
+        with self.database.read() as run:
+            return tuple(_job_row(row) for row in run.all("recent_jobs", {"limit": limit}))
+
     def objects_of(self, job_id: int) -> tuple[ResultObject, ...]:
         """What a job made, in the order of delivery."""
         with self.database.read() as run:

@@ -221,6 +221,9 @@ SELECT COUNT(*) AS instances, COUNT(DISTINCT CASE WHEN revision IS NULL THEN stu
 -- name: jobs_of
 SELECT * FROM job WHERE study_uid = :study_uid ORDER BY revision
 
+-- name: recent_jobs
+SELECT * FROM job ORDER BY id DESC LIMIT :limit
+
 -- name: dead_jobs
 SELECT * FROM job WHERE state = 'dead' ORDER BY id
 

@@ -1,0 +1,183 @@
+"""Is this installation fit to score? One small check a question; each answer says what to do when it is no.
+
+Nothing here loads torch: the bundle is loaded and its probe replayed in a child process, as a worker would.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from inference.errors import BundleError, GenuError
+from inference.manifest import SHIPPED, Manifest
+from plugin.destinations import echo
+from plugin.jobs import Queue
+from plugin.settings import CStoreDestination, FolderDestination, Settings, dumps
+
+PROBE_SECONDS = 120.0
+LOW_SPACE_FACTOR = 4
+
+
+class Verdict(StrEnum):
+    """How a check came out."""
+
+    FINE = "fine"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One answer: what was asked, how it came out, what was seen, and what to do (empty when fine)."""
+
+    about: str
+    verdict: Verdict
+    seen: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """All checks, one after the other; some take seconds."""
+    yield from check_bundles(settings)
+    yield check_disk(settings)
+    yield check_queue(settings)
+    yield check_port(settings)
+    for destination in settings.delivery_targets:
+        yield check_destination(destination, settings)
+
+
+def check_bundles(settings: Settings) -> Iterator[Check]:
+    """Each manifest is read here; loading and replaying happens once for all of them, in a child."""
+    for folder in settings.bundles or (SHIPPED,):
+        try:
+            identity = Manifest.read(folder).identity()
+        except BundleError as error:
+            yield Check("bundle", Verdict.FAILED, str(error), f"put a whole bundle at {folder}, or mend `bundles`")
+            return
+        told = f"{identity.name} {identity.version} ({identity.task}), digest {identity.digest[:12]}"
+        if identity.synthetic:
+            yield Check(
+                "bundle", Verdict.WARNING, f"{told}: a synthetic stand-in", "its grades mean nothing: set `bundles`"
+            )
+        else:
+            yield Check("bundle", Verdict.FINE, told)
+    yield _replay(settings)
+
+
+def _replay(settings: Settings) -> Check:
+    command = [sys.executable, "-m", "plugin.cli", "worker", "--check", "--config-json", dumps(settings)]
+    try:
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        seen = f"not loaded after {PROBE_SECONDS:.0f} s"
+        return Check("probe", Verdict.FAILED, seen, "look at the machine's load and memory, then run this again")
+    if finished.returncode == 0:
+        return Check("probe", Verdict.FINE, "the bundles load and answer their stored probes as they did when made")
+    last = (finished.stderr.strip().splitlines() or [f"the child ended with status {finished.returncode}"])[-1]
+    return Check("probe", Verdict.FAILED, last, "install the pinned packages again (make setup), or replace the bundle")
+
+
+def check_disk(settings: Settings) -> Check:
+    """The data folder can be made and written to, and has room."""
+    folder = settings.data_dir
+    trouble = _trouble_writing(folder, create=True)
+    if trouble:
+        return Check("disk", Verdict.FAILED, trouble, "let the service's user write there, or set another data_dir")
+    free = shutil.disk_usage(folder).free
+    least = settings.listener.min_free_bytes
+    seen = f"{folder.resolve()}: {free / 1024**3:.1f} GiB free; below {least / 1024**3:.1f} GiB nothing is received"
+    if free < least:
+        return Check("disk", Verdict.FAILED, seen, "free disk space, or set another data_dir")
+    if free < least * LOW_SPACE_FACTOR:
+        return Check("disk", Verdict.WARNING, seen, "free disk space soon")
+    return Check("disk", Verdict.FINE, seen)
+
+
+def check_queue(settings: Settings) -> Check:
+    """The queue opens, and nothing in it has been given up."""
+    if not settings.queue_path.exists():
+        return Check("queue", Verdict.FINE, "there is none yet: `genu listen` makes it")
+    try:
+        dead = Queue(settings.queue_path).snapshot().dead
+    except GenuError as error:
+        return Check(
+            "queue", Verdict.FAILED, str(error), "see that no other program holds the file and the disk is sound"
+        )
+    if dead:
+        return Check("queue", Verdict.WARNING, f"{dead} dead letters", "`genu status` says why; then `genu retry`")
+    return Check("queue", Verdict.FINE, f"{settings.queue_path} opens, no dead letters")
+
+
+def check_port(settings: Settings) -> Check:
+    """Either our listener answers on the port, or the port is free for it."""
+    listener = settings.listener
+    where = f"{listener.host}:{listener.port}"
+    if listener.port == 0:
+        return Check("port", Verdict.FINE, "port 0: a free one is taken at start")
+    try:
+        with socket.create_server((listener.host, listener.port)):
+            return Check("port", Verdict.FINE, f"{where} is free: `genu listen` is not running there")
+    except OSError as busy:
+        reason = busy.strerror
+    trouble = echo(
+        CStoreDestination(
+            name="self",
+            host=_reachable(listener.host),
+            port=listener.port,
+            ae_title=listener.ae_title,
+            connect_seconds=5,
+            tls=listener.tls,
+        ),
+        listener.ae_title,
+    )
+    if not trouble:
+        return Check("port", Verdict.FINE, f"a listener answers C-ECHO at {where}")
+    return Check(
+        "port",
+        Verdict.FAILED,
+        f"{where} cannot be taken ({reason}) and no listener answers C-ECHO there ({trouble})",
+        "stop the program that has the port, or set listener.host and listener.port to an address of this machine",
+    )
+
+
+def _reachable(host: str) -> str:
+    """An address to call for an address to listen on."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  (compared, not bound)
+
+
+def check_destination(destination: FolderDestination | CStoreDestination, settings: Settings) -> Check:
+    """A remote node answers C-ECHO; a folder takes a file."""
+    about = f"destination {destination.name}"
+    if isinstance(destination, FolderDestination):
+        trouble = _trouble_writing(destination.path, create=destination.create)
+        if trouble:
+            return Check(
+                about, Verdict.FAILED, trouble, "make the folder, or mount it, and let the service write there"
+            )
+        return Check(about, Verdict.FINE, f"{destination.path.resolve()} takes files")
+    where = f"{destination.ae_title}@{destination.host}:{destination.port}"
+    trouble = echo(destination, destination.calling_ae_title or settings.listener.ae_title)
+    if trouble:
+        remedy = "start it, check host, port and both AE titles, and that it knows ours; results wait until it answers"
+        return Check(about, Verdict.FAILED, f"{where}: {trouble}", remedy)
+    return Check(about, Verdict.FINE, f"{where} answers C-ECHO")
+
+
+def _trouble_writing(folder: Path, *, create: bool) -> str:
+    """Why a file cannot be written and synchronised in the folder; empty when it can."""
+    try:
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".genu-doctor-") as file:
+            file.write(b"genu")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    return ""
