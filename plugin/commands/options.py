@@ -8,7 +8,7 @@ from typing import Any
 from inference.errors import ConfigurationError
 from plugin.settings import Settings, load, loads
 
-_AE_ADDRESS = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\]]+):(?P<port>[0-9]{1,5})")
+_AE_ADDRESS = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:@\[\]\s]+):(?P<port>[0-9]{1,5})")
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
