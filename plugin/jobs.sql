@@ -224,6 +224,9 @@ SELECT * FROM job WHERE study_uid = :study_uid ORDER BY revision
 -- name: recent_jobs
 SELECT * FROM job ORDER BY id DESC LIMIT :limit
 
+-- name: recent_jobs
+SELECT * FROM job ORDER BY id DESC LIMIT :limit
+
 -- name: dead_jobs
 SELECT * FROM job WHERE state = 'dead' ORDER BY id
 

@@ -183,6 +183,11 @@ class Snapshot:
     dead_deliveries: tuple[DeliveryRow, ...]
 
     @property
+    def dead(self) -> int:
+        """The number of dead letters: studies given up and objects that a destination does not take."""
+        return len(self.dead_jobs) + len(self.dead_deliveries)
+
+    @property
     def is_empty(self) -> bool:
         """Nothing is being received, waits for a worker, runs, or waits for delivery. Dead letters do not count."""
         working = self.jobs[JobState.QUEUED] + self.jobs[JobState.RUNNING]
