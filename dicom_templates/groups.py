@@ -1,0 +1,178 @@
+"""The measurement groups of a report: TID 1410 for a scored knee and for a refusal that belongs to an image.
+
+Always TID 1410 with a region (SCOORD), never a bare TID 1501: viewers throw on numbers in a group without a region.
+The word for the disease never stands here: a grade is a grade, and grades 0 and 1 are no finding at all.
+"""
+
+import numpy as np
+from highdicom.sr import (
+    AlgorithmIdentification,
+    ContentItem,
+    FindingSite,
+    GraphicTypeValues,
+    ImageContentItem,
+    ImageRegion,
+    Measurement,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    RelationshipTypeValues,
+    SourceImageForRegion,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+
+from dicom_templates import codes
+from dicom_templates.identity import MANUFACTURER, SIDE_WORDS, SYNTHETIC_MARK, ascii_text, tracking_uid
+from inference.findings import Box, KneeFinding, ModelIdentity, Refusal, SourceImage
+
+_CONTAINS = RelationshipTypeValues.CONTAINS
+_PARAMETER_LENGTH = 1024
+
+
+def knee_group(knee: KneeFinding, header: Dataset, study_uid: str, heatmap: Dataset) -> ContentItem:
+    """The group of one scored knee; `heatmap` is its Secondary Capture."""
+    group = _group(
+        TrackingIdentifier(tracking_uid(header, knee.side, study_uid), f"{SIDE_WORDS[knee.side]} knee"),
+        _region(knee.source, knee.box),
+        algorithm_id=_algorithm(knee.model),
+        finding_sites=[FindingSite(codes.KNEE_JOINT, codes.SIDES[knee.side])],
+        measurements=_measurements(knee),
+        evaluations=_evaluations(knee),
+    )
+    group.ContentSequence.append(TextContentItem(codes.RESULT_TEXT.code, result_sentence(knee), _CONTAINS))
+    for item in _evidence(knee):
+        group.ContentSequence.append(item)
+    explanation = ImageContentItem(
+        name=codes.VISUAL_EXPLANATION,
+        referenced_sop_class_uid=heatmap.SOPClassUID,
+        referenced_sop_instance_uid=heatmap.SOPInstanceUID,
+        relationship_type=_CONTAINS,
+    )
+    group.ContentSequence.append(explanation)
+    return group
+
+
+def refusal_group(refusal: Refusal, image: SourceImage, header: Dataset, study_uid: str) -> ContentItem:
+    """The group of one refusal, its region the outline of `image`; a refused study is drawn on its first image."""
+    extent, words = codes.EXTENT_IMAGE, "Image not scored"
+    sites = None
+    if refusal.source is None:
+        extent, words = codes.EXTENT_STUDY, "Study not scored"
+    elif refusal.side is not None:
+        extent, words = codes.EXTENT_KNEE, f"{SIDE_WORDS[refusal.side]} knee not scored"
+    if refusal.side is not None:
+        sites = [FindingSite(codes.KNEE_JOINT, codes.SIDES[refusal.side])]
+    concept = codes.REFUSALS[refusal.code]
+    group = _group(
+        TrackingIdentifier(tracking_uid(header, refusal.side, study_uid), words),
+        _region(image, Box(0.0, 0.0, float(image.columns), float(image.rows))),
+        algorithm_id=None,
+        finding_sites=sites,
+        measurements=None,
+        evaluations=[
+            QualitativeEvaluation(codes.REFUSAL.code, concept.code),
+            QualitativeEvaluation(codes.REFUSAL_EXTENT.code, extent.code),
+            QualitativeEvaluation(codes.INTENDED_USE.code, codes.RESEARCH_USE.code),
+        ],
+    )
+    text = ascii_text(f"{words}. {concept.meaning}: {refusal.reason}", 1024)
+    group.ContentSequence.append(TextContentItem(codes.REFUSAL_TEXT.code, text, _CONTAINS))
+    return group
+
+
+def result_sentence(knee: KneeFinding) -> str:
+    """The result in words, with the side, the grade and how sure the model is."""
+    mark = f"{SYNTHETIC_MARK}. " if knee.model.synthetic else ""
+    return (
+        f"{mark}{SIDE_WORDS[knee.side]} knee: KL {knee.kl.grade} ({codes.KL_GRADES[knee.kl.grade].meaning}), "
+        f"probability {knee.kl.probabilities[knee.kl.grade]:.2f}, expected grade {knee.kl.expected:.2f}; "
+        "predicted from the image by a research model."
+    )
+
+
+def _group(
+    tracking: TrackingIdentifier,
+    region: ImageRegion,
+    *,
+    algorithm_id: AlgorithmIdentification | None,
+    finding_sites: list[FindingSite] | None,
+    measurements: list[Measurement] | None,
+    evaluations: list[QualitativeEvaluation],
+) -> ContentItem:
+    template = PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking,
+        referenced_region=region,
+        algorithm_id=algorithm_id,
+        finding_sites=finding_sites,
+        measurements=measurements,
+        qualitative_evaluations=evaluations,
+        geometric_purpose=codes.BOUNDED_BY,
+    )
+    item: ContentItem = template[0]
+    return item
+
+
+def _region(image: SourceImage, box: Box) -> ImageRegion:
+    """The box, inside of the image, as a closed POLYLINE in (column, row) pairs (PS3.3 C.18.6)."""
+    inside = box.clipped(image.rows, image.columns)
+    corners = np.array(
+        [
+            (inside.left, inside.top),
+            (inside.right, inside.top),
+            (inside.right, inside.bottom),
+            (inside.left, inside.bottom),
+            (inside.left, inside.top),
+        ],
+        dtype=np.float32,
+    )
+    source = SourceImageForRegion(
+        referenced_sop_class_uid=image.sop_class_uid,
+        referenced_sop_instance_uid=image.sop_instance_uid,
+        referenced_frame_numbers=[image.frame] if image.frame is not None else None,
+    )
+    return ImageRegion(GraphicTypeValues.POLYLINE, corners, source)
+
+
+def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
+    """TID 4019; the parameters name the bundle, what the model card says, and whether the model is a stand-in."""
+    parameters = [f"bundle sha256={model.digest}", f"device uid={model.device_uid}"]
+    if model.parameters:
+        parameters.append(model.parameters)
+    if model.synthetic:
+        parameters.append(SYNTHETIC_MARK)
+    return AlgorithmIdentification(
+        name=ascii_text(model.name, 64),
+        version=ascii_text(model.version, 64),
+        parameters=[ascii_text(parameter, _PARAMETER_LENGTH) for parameter in parameters],
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _measurements(knee: KneeFinding) -> list[Measurement]:
+    """The five probabilities and the expected grade, to four decimals."""
+    rows = [*zip(codes.KL_PROBABILITIES, knee.kl.probabilities, strict=True), (codes.KL_EXPECTED, knee.kl.expected)]
+    return [Measurement(name=concept.code, value=round(float(value), 4), unit=codes.NO_UNITS) for concept, value in rows]
+
+
+def _evaluations(knee: KneeFinding) -> list[QualitativeEvaluation]:
+    kind = codes.MODEL_SYNTHETIC if knee.model.synthetic else codes.MODEL_TRAINED
+    pairs: list[tuple[Code, Code]] = [(codes.KL_GRADE.code, codes.KL_GRADES[knee.kl.grade].code)]
+    pairs += [(codes.KL_SET.code, codes.KL_GRADES[grade].code) for grade in knee.kl.conformal_set or ()]
+    pairs += [(codes.MODEL_KIND.code, kind.code), (codes.INTENDED_USE.code, codes.RESEARCH_USE.code)]
+    return [QualitativeEvaluation(name, value) for name, value in pairs]
+
+
+def _evidence(knee: KneeFinding) -> list[ContentItem]:
+    """Why this is a knee, frontal, and this side: one TEXT for each reason that selection noted."""
+    items: list[ContentItem] = []
+    for reason in knee.evidence:
+        concept = codes.EVIDENCE.get(reason.about)
+        if concept is not None:
+            text = ascii_text(f"{reason.source} = {reason.value} speaks for {reason.supports}", 256)
+            items.append(TextContentItem(concept.code, text, _CONTAINS))
+    return items
+
+

@@ -1,0 +1,163 @@
+"""The Patient and Study modules of a source, copied byte for byte into what we write.
+
+Real headers are odd: empty names, dates that are none, over-long values, character sets with escape sequences. A result
+must still land in the patient's study, so nothing is decoded, judged or mended on the way (PS3.3 C.7.1.1, C.7.2.1,
+C.7.2.2, C.7.1.3, C.7.2.3).
+"""
+
+import struct
+from typing import Final, cast
+
+from pydicom import config
+from pydicom.charset import convert_encodings, default_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
+
+SPECIFIC_CHARACTER_SET: Final = "SpecificCharacterSet"
+TYPE_2: Final = (
+    "PatientName PatientID PatientBirthDate PatientSex "
+    "StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber"
+).split()
+_PATIENT: Final = (
+    "IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence ReferencedPatientSequence "
+    "ReferencedPatientPhotoSequence PatientBirthTime PatientBirthDateInAlternativeCalendar "
+    "PatientDeathDateInAlternativeCalendar PatientAlternativeCalendar QualityControlSubject OtherPatientIDs "
+    "OtherPatientIDsSequence OtherPatientNames EthnicGroup PatientComments PatientSpeciesDescription "
+    "PatientSpeciesCodeSequence PatientBreedDescription PatientBreedCodeSequence BreedRegistrationSequence "
+    "StrainDescription StrainNomenclature StrainCodeSequence ResponsiblePerson ResponsiblePersonRole "
+    "ResponsibleOrganization PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence"
+).split()
+_STUDY: Final = (
+    "StudyInstanceUID StudyDescription ReferringPhysicianIdentificationSequence ConsultingPhysicianName "
+    "ConsultingPhysicianIdentificationSequence IssuerOfAccessionNumberSequence PhysiciansOfRecord "
+    "PhysiciansOfRecordIdentificationSequence NameOfPhysiciansReadingStudy "
+    "PhysiciansReadingStudyIdentificationSequence RequestingService RequestingServiceCodeSequence "
+    "ReferencedStudySequence ProcedureCodeSequence ReasonForPerformedProcedureCodeSequence "
+    "LongitudinalTemporalInformationModified TimezoneOffsetFromUTC"
+).split()
+_PATIENT_STUDY: Final = (
+    "AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientWeight "
+    "PatientBodyMassIndex MeasuredAPDimension MeasuredLateralDimension PatientSizeCodeSequence MedicalAlerts Allergies "
+    "SmokingStatus PregnancyStatus LastMenstrualDate PatientState Occupation AdditionalPatientHistory AdmissionID "
+    "IssuerOfAdmissionIDSequence ServiceEpisodeID IssuerOfServiceEpisodeIDSequence ServiceEpisodeDescription "
+    "PatientSexNeutered ReasonForVisit ReasonForVisitCodeSequence"
+).split()
+_CLINICAL_TRIAL: Final = (
+    "ClinicalTrialSponsorName ClinicalTrialProtocolID IssuerOfClinicalTrialProtocolID ClinicalTrialProtocolName "
+    "ClinicalTrialSiteID IssuerOfClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSubjectID "
+    "IssuerOfClinicalTrialSubjectID ClinicalTrialSubjectReadingID IssuerOfClinicalTrialSubjectReadingID "
+    "ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber "
+    "ClinicalTrialTimePointID IssuerOfClinicalTrialTimePointID ClinicalTrialTimePointDescription "
+    "LongitudinalTemporalOffsetFromEvent LongitudinalTemporalEventType ConsentForClinicalTrialUseSequence"
+).split()
+COPIED: Final[tuple[str, ...]] = (*TYPE_2, *_PATIENT, *_STUDY, *_PATIENT_STUDY, *_CLINICAL_TRIAL)
+
+_MAX_SHORT_LENGTH: Final = 0xFFFE  # the 16-bit length of explicit VR, PS3.5 7.1.2; longer ones would turn into UN
+_MAX_DEPTH: Final = 4
+_NOT_DECODABLE: Final = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+    BytesLengthException,
+)
+
+
+def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
+    """Copy the modules of the Patient and Study entities, and the Specific Character Set, from `source` to `target`.
+
+    Top-level values are taken as the bytes they were read as; sequences are decoded and copied item by item, and one
+    that cannot be decoded is left out. Type 2 elements that the source lacks are written empty. `target` must be meant
+    for Explicit VR Little Endian and must hold ASCII text only, which is valid in every character set of DICOM.
+    """
+    for keyword in (SPECIFIC_CHARACTER_SET, *COPIED):
+        element = _copied_element(source, keyword, depth=0)
+        if element is not None:
+            target[element.tag] = element
+        elif keyword in TYPE_2:
+            target.add_new(keyword, dictionary_VR(keyword), None)
+    # Raw bytes are written as they are only where pydicom knows that encoding and character set did not change.
+    character_set = target.get(SPECIFIC_CHARACTER_SET) or default_encoding
+    encodings = list(character_set) if isinstance(character_set, MultiValue) else str(character_set)
+    target.set_original_encoding(
+        False, True, convert_encodings(encodings) if character_set != default_encoding else default_encoding
+    )
+
+
+def raw_text(source: Dataset, keyword: str) -> bytes:
+    """The bytes of a text element as read, without padding; empty where it is missing or is no text."""
+    element = _copied_element(source, keyword, depth=0)
+    if element is None or element.value is None:
+        return b""
+    if isinstance(element, RawDataElement):
+        return (element.value or b"").strip(b" \0")
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    return "\\".join(str(value) for value in values).encode("utf-8").strip(b" \0")
+
+
+def _copied_element(source: Dataset, keyword: str, depth: int) -> DataElement | RawDataElement | None:
+    """One element fit to be written as Explicit VR Little Endian, None when missing or not fit."""
+    tag = Tag(cast(int, tag_for_keyword(keyword)))
+    if tag not in source:
+        return None
+    vr = dictionary_VR(tag)
+    element = source.get_item(tag)
+    if vr == "SQ":
+        return _copied_sequence(source, tag, depth)
+    if isinstance(element, RawDataElement):
+        return _raw_element(tag, vr, element.value or b"")
+    if element is None or element.VR == "SQ":
+        return None
+    if isinstance(element.value, bytes):
+        return _raw_element(tag, vr, element.value)
+    # A decoded value keeps what was decoded; validating it again would only warn about values that are not ours.
+    return DataElement(tag, vr, element.value, validation_mode=config.IGNORE)
+
+
+def _raw_element(tag: BaseTag, vr: str, value: bytes) -> RawDataElement | None:
+    """The bytes under the VR of the dictionary, padded to even length; None when too long for its length field."""
+    if len(value) % 2:
+        value += b"\0" if vr == "UI" else b" "
+    if len(value) > _MAX_SHORT_LENGTH and vr not in {"UT", "UC", "UR"}:
+        return None
+    return RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+
+def _copied_sequence(source: Dataset, tag: BaseTag, depth: int) -> DataElement | None:
+    """A decoded deep copy of a sequence; None when it is nested too deeply or cannot be decoded."""
+    if depth >= _MAX_DEPTH:
+        return None
+    try:
+        value = source[tag].value
+        if not isinstance(value, Sequence):
+            return None
+        return DataElement(tag, "SQ", Sequence([_copied_item(item, depth + 1) for item in value]))
+    except _NOT_DECODABLE:
+        return None
+
+
+def _copied_item(source: Dataset, depth: int) -> Dataset:
+    """A copy of a sequence item with standard elements only; raises what decoding a damaged value raises."""
+    item = Dataset()
+    for element in source:
+        tag = element.tag
+        if tag.is_private or tag.element == 0:
+            continue
+        if element.VR == "SQ":
+            copied = _copied_sequence(source, tag, depth)
+            if copied is not None:
+                item[tag] = copied
+        else:
+            item[tag] = DataElement(tag, element.VR, element.value, validation_mode=config.IGNORE)
+    return item

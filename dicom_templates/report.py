@@ -1,0 +1,265 @@
+"""The Comprehensive 3D SR of one study: TID 1500 with a TID 1410 group for each knee and for each refusal on an image.
+
+Only the content tree is built by highdicom. Its document class judges the patient's data (a StudyDate that is none is an
+error there), takes the clock's time and adds equipment, so the frame around the tree is ours (`identity.framed`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+
+from highdicom.sr import (
+    CodeContentItem,
+    ContainerContentItem,
+    ContentItem,
+    ContentSequence,
+    DeviceObserverIdentifyingAttributes,
+    ImageContentItem,
+    LanguageOfContentItemAndDescendants,
+    NumContentItem,
+    ObserverContext,
+    RelationshipTypeValues,
+    TextContentItem,
+)
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.sr.coding import Code
+from pydicom.uid import UID, Comprehensive3DSRStorage
+
+from dicom_templates import codes
+from dicom_templates.context import PredecessorRef, ReportContext
+from dicom_templates.groups import knee_group, refusal_group
+from dicom_templates.identity import (
+    MANUFACTURER,
+    MODEL_NAME,
+    REPORT_SERIES,
+    ascii_text,
+    coding_scheme_identification,
+    derived_uid,
+    framed,
+    series_uid,
+)
+from dicom_templates.patient import raw_text
+from inference.findings import Refusal, SourceImage, StudyFindings
+
+_CONTAINS = RelationshipTypeValues.CONTAINS
+
+
+def build_report(
+    findings: StudyFindings,
+    header: Dataset,
+    looked_at: Sequence[tuple[SourceImage, Dataset]],
+    heatmaps: Sequence[Dataset],
+    context: ReportContext,
+) -> Dataset:
+    """The report of one study (PS3.3 A.35.13, PS3.16 TID 1500), ready to be written.
+
+    `header` gives patient and study; `looked_at` the source images with their headers in a stable order; `heatmaps` one
+    Secondary Capture per item of `findings.knees`, in the same order.
+    """
+    dataset = framed(
+        header,
+        study_uid=findings.study_instance_uid,
+        sop_class_uid=Comprehensive3DSRStorage,
+        sop_instance_uid=_report_uid(findings, context),
+        series=REPORT_SERIES,
+        series_instance_uid=series_uid(REPORT_SERIES, findings.study_instance_uid, findings.models, context),
+        instance_number=1 + len(context.predecessors),
+        context=context,
+        models=findings.models,
+    )
+    _add_document(dataset, header, context)
+    sources = {image.sop_instance_uid: image for image, _ in looked_at}
+    root = ContainerContentItem(name=codes.IMAGING_REPORT, template_id="1500")
+    root.ContentSequence = ContentSequence(
+        [
+            *_observation_context(context),
+            CodeContentItem(codes.PROCEDURE_REPORTED, codes.RADIOGRAPHY, RelationshipTypeValues.HAS_CONCEPT_MOD),
+            *_image_library(looked_at),
+            *_results(findings, header, sources, heatmaps),
+        ]
+    )
+    for element in root:
+        dataset[element.tag] = element
+    _add_evidence(dataset, findings.study_instance_uid, looked_at, heatmaps)
+    return dataset
+
+
+def content_time(header: Dataset, created: datetime) -> datetime:
+    """`created` in the zone of the source's Timezone Offset From UTC, which covers all times of an object, if it has one.
+
+    Without a usable offset in the source the time keeps the zone it came with (PS3.3 C.12.1.1.8).
+    """
+    text = raw_text(header, "TimezoneOffsetFromUTC").decode("ascii", "replace")
+    if len(text) != 5 or text[0] not in "+-" or not text[1:].isdigit():
+        return created
+    offset = timedelta(hours=int(text[1:3]), minutes=int(text[3:]))
+    if offset >= timedelta(hours=24):
+        return created
+    return created.astimezone(timezone(offset if text[0] == "+" else -offset))
+
+
+def _report_uid(findings: StudyFindings, context: ReportContext) -> UID:
+    """Derived from inputs, models, settings, software and what came out, never from the clock."""
+    knees = (f"{k.source.sop_instance_uid}/{k.source.frame}/{k.side.value}/{k.kl.grade}" for k in findings.knees)
+    refusals = (f"{r.source}/{r.side}/{r.code.value}" for r in findings.refusals)
+    return derived_uid(
+        "report",
+        findings.study_instance_uid,
+        context.software_version,
+        context.device_uid,
+        context.configuration_digest,
+        context.input_digest,
+        *(f"model {model.digest}" for model in findings.models),
+        *(f"input {image.sop_instance_uid}/{image.frame}" for image in findings.looked_at),
+        *(f"knee {knee}" for knee in knees),
+        *(f"refusal {refusal}" for refusal in refusals),
+        *(f"predecessor {reference.sop_instance_uid}" for reference in context.predecessors),
+    )
+
+
+def _add_document(dataset: Dataset, header: Dataset, context: ReportContext) -> None:
+    """SR Document Series and SR Document General (PS3.3 C.17.1, C.17.2)."""
+    moment = content_time(header, context.created)
+    dataset.ContentDate = moment.strftime("%Y%m%d")
+    dataset.ContentTime = moment.strftime("%H%M%S")
+    dataset.CompletionFlag = "COMPLETE"
+    dataset.VerificationFlag = "UNVERIFIED"
+    dataset.PreliminaryFlag = "PRELIMINARY"
+    dataset.PerformedProcedureCodeSequence = DicomSequence([])
+    dataset.ReferencedPerformedProcedureStepSequence = DicomSequence([])
+    dataset.CodingSchemeIdentificationSequence = DicomSequence([coding_scheme_identification()])
+    if context.predecessors:
+        dataset.PredecessorDocumentsSequence = _hierarchy(
+            (ref.study_uid, ref.series_uid, ref.sop_class_uid, ref.sop_instance_uid) for ref in _unique(context)
+        )
+
+
+def _unique(context: ReportContext) -> tuple[PredecessorRef, ...]:
+    return tuple(dict.fromkeys(context.predecessors))
+
+
+def _observation_context(context: ReportContext) -> list[ContentItem]:
+    """Language (TID 1204) and the device observer (TID 1002, TID 1004)."""
+    device = DeviceObserverIdentifyingAttributes(
+        uid=context.device_uid,
+        name=MODEL_NAME,
+        manufacturer_name=MANUFACTURER,
+        model_name=ascii_text(f"{MODEL_NAME} {context.software_version}", 64),
+        serial_number=ascii_text(context.device_serial, 64),
+    )
+    language = LanguageOfContentItemAndDescendants(Code("en-US", "RFC5646", "English (United States)"))
+    return [*language, *ObserverContext(codes.DEVICE, device)]
+
+
+def _image_library(looked_at: Sequence[tuple[SourceImage, Dataset]]) -> list[ContentItem]:
+    """All images that were looked at (TID 1600), grouped by modality; nothing where there is no image."""
+    groups: dict[str, list[ContentItem]] = {}
+    for image, header in looked_at:
+        if image.rows > 0 and image.columns > 0:
+            modality = raw_text(header, "Modality").decode("ascii", "replace")
+            groups.setdefault(modality if modality in codes.MODALITIES else "OT", []).append(_library_entry(image))
+    if not groups:
+        return []
+    library = ContainerContentItem(name=codes.IMAGE_LIBRARY, relationship_type=_CONTAINS)
+    library.ContentSequence = ContentSequence()
+    for modality, entries in sorted(groups.items()):
+        group = ContainerContentItem(name=codes.IMAGE_LIBRARY_GROUP, relationship_type=_CONTAINS)
+        acquisition = CodeContentItem(
+            codes.MODALITY, codes.MODALITIES[modality], RelationshipTypeValues.HAS_ACQ_CONTEXT
+        )
+        group.ContentSequence = ContentSequence([acquisition, *entries])
+        library.ContentSequence.append(group)
+    return [library]
+
+
+def _library_entry(image: SourceImage) -> ContentItem:
+    """One image with its size in pixels (TID 1601, TID 1602)."""
+    entry = ImageContentItem(
+        name=codes.SOURCE_IMAGE,
+        referenced_sop_class_uid=image.sop_class_uid,
+        referenced_sop_instance_uid=image.sop_instance_uid,
+        relationship_type=_CONTAINS,
+    )
+    sizes = ((codes.PIXEL_ROWS, image.rows), (codes.PIXEL_COLUMNS, image.columns))
+    entry.ContentSequence = ContentSequence(
+        [NumContentItem(name, size, codes.PIXELS, None, RelationshipTypeValues.HAS_ACQ_CONTEXT) for name, size in sizes]
+    )
+    return entry
+
+
+def _results(
+    findings: StudyFindings, header: Dataset, sources: Mapping[str, SourceImage], heatmaps: Sequence[Dataset]
+) -> list[ContentItem]:
+    """Imaging Measurements with its groups, then as Qualitative Evaluations what has no image to be drawn on."""
+    study_uid = findings.study_instance_uid
+    groups = [
+        knee_group(knee, header, study_uid, heatmap)
+        for knee, heatmap in zip(findings.knees, heatmaps, strict=True)
+    ]
+    homeless: list[Refusal] = []
+    canvas = next((image for image in sources.values() if image.rows > 0 and image.columns > 0), None)
+    for refusal in findings.refusals:
+        image = sources.get(refusal.source) if refusal.source else canvas
+        if image is None or image.rows <= 0 or image.columns <= 0:
+            homeless.append(refusal)
+        else:
+            groups.append(refusal_group(refusal, image, header, study_uid))
+    items: list[ContentItem] = []
+    if groups:
+        measurements = ContainerContentItem(name=codes.IMAGING_MEASUREMENTS, relationship_type=_CONTAINS)
+        measurements.ContentSequence = ContentSequence(groups)
+        items.append(measurements)
+    if homeless or not groups:
+        items.append(_qualitative_evaluations(homeless))
+    return items
+
+
+def _qualitative_evaluations(refusals: Sequence[Refusal]) -> ContentItem:
+    """TID 1500 rows 12 to 14: coded reasons and sentences for refusals without an image."""
+    container = ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
+    items: list[ContentItem] = [
+        CodeContentItem(codes.INTENDED_USE.code, codes.RESEARCH_USE.code, _CONTAINS),
+    ]
+    for refusal in refusals:
+        concept = codes.REFUSALS[refusal.code]
+        text = ascii_text(f"{concept.meaning}: {refusal.reason}", 1024)
+        items.append(CodeContentItem(codes.REFUSAL.code, concept.code, _CONTAINS))
+        items.append(TextContentItem(codes.REFUSAL_TEXT.code, text, _CONTAINS))
+    container.ContentSequence = ContentSequence(items)
+    return container
+
+
+def _add_evidence(
+    dataset: Dataset, study_uid: str, looked_at: Sequence[tuple[SourceImage, Dataset]], heatmaps: Sequence[Dataset]
+) -> None:
+    """Current Requested Procedure Evidence Sequence: every source and every heatmap, each once (PS3.3 C.17.2)."""
+    references = [
+        (study_uid, image.series_instance_uid, image.sop_class_uid, image.sop_instance_uid) for image, _ in looked_at
+    ]
+    references += [
+        (study_uid, str(item.SeriesInstanceUID), str(item.SOPClassUID), str(item.SOPInstanceUID)) for item in heatmaps
+    ]
+    if references:
+        dataset.CurrentRequestedProcedureEvidenceSequence = _hierarchy(dict.fromkeys(references))
+
+
+def _hierarchy(references: Iterable[tuple[str, str, str, str]]) -> DicomSequence:
+    """Hierarchical SOP Instance Reference Macro (PS3.3 Table C.17-3): study, then series, then instances."""
+    studies: dict[str, dict[str, list[Dataset]]] = {}
+    for study_uid, series_instance_uid, sop_class_uid, sop_instance_uid in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID = sop_class_uid
+        item.ReferencedSOPInstanceUID = sop_instance_uid
+        studies.setdefault(study_uid, {}).setdefault(series_instance_uid, []).append(item)
+    result = []
+    for study_uid, series in studies.items():
+        study = Dataset()
+        study.StudyInstanceUID = study_uid
+        study.ReferencedSeriesSequence = DicomSequence([])
+        for series_instance_uid, items in series.items():
+            entry = Dataset()
+            entry.SeriesInstanceUID = series_instance_uid
+            entry.ReferencedSOPSequence = DicomSequence(items)
+            study.ReferencedSeriesSequence.append(entry)
+        result.append(study)
+    return DicomSequence(result)
