@@ -96,6 +96,12 @@ class Queue(Outbox):
         logs.event(_log, action, level=level, study_uid=received.study_uid, sop_uid=received.sop_uid)
         return action == "instance.admitted"
 
+    def stored_class(self, sop_uid: str) -> str | None:
+        """The SOP Class UID of an instance that is stored durably, or None: what Storage Commitment asks."""
+        with self.database.read() as run:
+            row = run.one("stored_class", {"sop_uid": sop_uid})
+        return None if row is None else str(row["sop_class_uid"])
+
     def known_paths(self) -> Iterator[str]:
         """The relative paths of all instances that the queue owns; files beside them are orphans."""
         with self.database.read() as run:

@@ -19,6 +19,7 @@ CREATE TABLE instance (
     revision INTEGER,               -- the first revision that has it; NULL while its study is not whole
     UNIQUE (study_uid, sop_uid)
 ) STRICT;
+CREATE INDEX instance_sop ON instance (sop_uid);
 CREATE INDEX instance_pending ON instance (study_uid) WHERE revision IS NULL;
 CREATE TABLE reception (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -94,6 +95,9 @@ VALUES (:study_uid, :series_uid, :sop_uid, :sop_class_uid, :transfer_syntax, :re
 
 -- name: see_instance_again
 UPDATE instance SET seen_at = MAX(seen_at, :received_at) WHERE id = :id
+
+-- name: stored_class
+SELECT sop_class_uid FROM instance WHERE sop_uid = :sop_uid LIMIT 1
 
 -- name: known_paths
 SELECT relative_path FROM instance
@@ -220,9 +224,6 @@ SELECT COUNT(*) AS instances, COUNT(DISTINCT CASE WHEN revision IS NULL THEN stu
 
 -- name: jobs_of
 SELECT * FROM job WHERE study_uid = :study_uid ORDER BY revision
-
--- name: recent_jobs
-SELECT * FROM job ORDER BY id DESC LIMIT :limit
 
 -- name: recent_jobs
 SELECT * FROM job ORDER BY id DESC LIMIT :limit
