@@ -5,7 +5,6 @@ from `send`. What a destination says about one object is a Verdict.
 """
 
 import os
-import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
 
-from inference.errors import ConfigurationError, DeliveryError
+from inference.errors import DeliveryError
 from plugin.logs import safe_uid
-from plugin.settings import CStoreDestination, Destination, FolderDestination, Tls
+from plugin.settings import CStoreDestination, Destination, FolderDestination
+from plugin.tls import client_context
 
 VERIFICATION = "1.2.840.10008.1.1"
 OUT_OF_RESOURCES = range(0xA700, 0xA800)  # PS3.4 B.2.3: it may mend
@@ -161,20 +161,6 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def client_context(tls: Tls) -> ssl.SSLContext:
-    """TLS as a client (PS3.15 B.12: TLS 1.2 or newer). Raises ConfigurationError when a file cannot be used."""
-    try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=tls.authorities)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = tls.check_hostname and tls.require_peer_certificate
-        context.verify_mode = ssl.CERT_REQUIRED if tls.require_peer_certificate else ssl.CERT_NONE
-        if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.private_key)
-    except OSError as error:  # ssl.SSLError is one
-        raise ConfigurationError(f"tls: a certificate or key file cannot be used ({error}): check the paths") from error
-    return context
 
 
 def _folder(destination: FolderDestination) -> FolderSession:

@@ -95,8 +95,8 @@ class Claim:
 
     @property
     def created(self) -> datetime:
-        """The job's creation as an aware time: the same on each attempt, so that each writes the same bytes."""
-        return datetime.fromtimestamp(self.created_at, tz=UTC)
+        """The job's creation as local, aware time: the same on each attempt, so that each writes the same bytes."""
+        return datetime.fromtimestamp(self.created_at, tz=UTC).astimezone()
 
 
 @dataclass(frozen=True)
