@@ -111,6 +111,11 @@ class Listener:
         with self._lock:
             return sum(peer.established for peer in self._peers)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether connections are being accepted."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Accept connections from now on."""
         self._socket.setblocking(False)
@@ -118,9 +123,12 @@ class Listener:
 
     def stop(self, grace: float = 20.0) -> None:
         """Accept no more, let associations finish for at most `grace` seconds, then cut them off."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self._waker.send(b"\0")
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._socket.close()
         stop = time.monotonic() + grace
         with self._lock:
