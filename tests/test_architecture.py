@@ -109,7 +109,7 @@ def test_only_the_orthanc_plugin_imports_orthanc(path: Path) -> None:
 def test_only_the_queue_speaks_sql(path: Path) -> None:
     tree = PARSED[path]
     if any(name.split(".")[0] == "sqlite3" for _, name in imported(path, tree)):
-        assert path.parts[-2:] == ("plugin", "jobs.py"), "sqlite3 is imported by plugin.jobs only"
+        assert path.parts[-2:] == ("plugin", "database.py"), "sqlite3 is imported by plugin.database only"
     statement = re.compile(r"^\s*(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|CREATE TABLE)\b")
     inline = [
         node.lineno

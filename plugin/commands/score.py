@@ -1,0 +1,105 @@
+"""`genu score`: files and folders in, reports, heatmaps and results.jsonl out."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from pydicom import dcmread
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from dicom_templates.tree import render_tree
+from inference.errors import ConfigurationError, DataError
+from inference.findings import StudyStatus
+from inference.manifest import SHIPPED, Manifest
+from inference.reading import Grouping, StudyInput, group_studies
+from plugin.commands.options import settings_of
+from plugin.results import encode
+from plugin.scoring import Request, Scored, default_jobs, score_studies
+
+RESULTS = "results.jsonl"
+PART = "results.jsonl.part"
+REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
+
+
+def score(arguments: argparse.Namespace) -> int:
+    """Score everything under the paths; exit status 1 when a study failed."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    settings = settings_of(arguments)
+    for folder in settings.bundles or (SHIPPED,):
+        Manifest.read(folder)  # says at once what a child would find out after seconds
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise ConfigurationError(f"--jobs {arguments.jobs}: give 1 or more")
+    request = Request(settings, _made(arguments.out), datetime.now().astimezone(), arguments.accept_secondary_capture)
+    with _progress(console) as progress:
+        studies = _read(arguments.paths, console, progress)
+        task = progress.add_task("scoring", total=len(studies))
+        counts = dict.fromkeys(StudyStatus, 0)
+        with (request.out / PART).open("w", encoding="ascii") as lines:
+            jobs = arguments.jobs or default_jobs(len(studies))
+            for scored in score_studies(request, studies, jobs):
+                lines.write(encode(scored.line))
+                lines.flush()
+                counts[StudyStatus(scored.line["status"])] += 1
+                progress.advance(task)
+                _tell(scored, request.out, console, verbose=arguments.verbose)
+    (request.out / PART).replace(request.out / RESULTS)
+    told = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.items() if count)
+    console.print(f"{told}; see {request.out / RESULTS}", markup=False)
+    return 1 if counts[StudyStatus.FAILED] else 0
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out {folder}: cannot be made ({error.strerror}); name a folder") from error
+    return folder
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    """A bar on standard error; nothing where that is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        yield progress
+
+
+def _read(paths: Sequence[Path], console: Console, progress: Progress) -> list[StudyInput]:
+    """All studies under the paths. Raises DataError when there is none."""
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise DataError(f"there is no {missing[0]}: give DICOM files, or folders of them")
+    grouping = Grouping()
+    task = progress.add_task("reading", total=None)
+    studies = group_studies(paths, on_progress=lambda seen: progress.update(task, completed=seen), grouping=grouping)
+    progress.remove_task(task)
+    for path, refusal in grouping.broken:
+        console.print(f"{path}: {refusal.code.value}: {refusal.reason}", markup=False)
+    if not studies:
+        where = ", ".join(str(path) for path in paths)
+        raise DataError(f"no DICOM file under {where} ({grouping.skipped} other files were skipped)")
+    return studies
+
+
+def _tell(scored: Scored, out: Path, console: Console, *, verbose: bool) -> None:
+    """Say what failed; with --verbose print every report as a tree on standard output."""
+    if scored.error:
+        console.print(f"{scored.line['study']}: failed: {scored.error}", style="red", markup=False)
+        for frame in scored.frames:
+            console.print(f"    {frame}", markup=False)
+    if not verbose:
+        return
+    for name in scored.line["files"]:
+        dataset = dcmread(out / name)
+        if dataset.SOPClassUID == REPORT_CLASS:
+            sys.stdout.write(render_tree(dataset) + "\n")
