@@ -218,7 +218,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = QueueSettings()
     delivery: Delivery = Delivery()
     destinations: tuple[Destination, ...] = Field(
-        default=(), description="where results go; empty means <data_dir>/outgoing"
+        default=(), description="where results go; empty means the folder outgoing in data_dir"
     )
     station: Station = Station()
 
