@@ -1,8 +1,8 @@
 """Every coded concept that Genu writes, in one table.
 
-The private scheme 99GENU (PS3.16 section 8: designators that begin with 99 are private) is declared in the Coding Scheme
-Identification Sequence of each report. Its code values are a published contract: a value is never given a new meaning,
-only retired. The documentation is made from this table: `python -m dicom_templates.codes > docs/codes.md`.
+The private scheme 99GENU (PS3.16 section 8: designators that begin with 99 are private) is declared in the Coding
+Scheme Identification Sequence of each report. Its code values are a published contract: a value is never given a new
+meaning, only retired. The documentation is made from this table: `python -m dicom_templates.codes > docs/codes.md`.
 """
 
 import sys
@@ -72,7 +72,7 @@ KL_SET = Concept(
     "KL-SET",
     "Grade in conformal prediction set",
     "name of CODE",
-    "One item for each grade that the conformal set of the model holds; its coverage stands in the algorithm parameters.",
+    "One item for each grade in the conformal set of the model; its coverage stands in the algorithm parameters.",
 )
 RESULT_TEXT = Concept(
     "RESULT-TEXT",
@@ -113,7 +113,10 @@ REFUSAL = Concept(
     "REFUSAL", "Reason for not scoring", "name of CODE", "Why a study, an image or a knee was not scored."
 )
 REFUSAL_TEXT = Concept(
-    "REFUSAL-TEXT", "Reason for not scoring in words", "name of TEXT", "The reason as a sentence, with the values found."
+    "REFUSAL-TEXT",
+    "Reason for not scoring in words",
+    "name of TEXT",
+    "The reason as a sentence, with the values found.",
 )
 REFUSAL_EXTENT = Concept("EXTENT", "Extent of refusal", "name of CODE", "To what the refusal applies.")
 EXTENT_STUDY = Concept("EXTENT-STUDY", "Whole study not scored", "value of CODE", "The refusal concerns the study.")
@@ -129,14 +132,22 @@ _REFUSAL_ROWS: dict[RefusalCode, tuple[str, str, str]] = {
     RefusalCode.NO_KNEE_FOUND: ("R-NO-KNEE-FOUND", "No knee found in pixels", "The pixels show no knee joint."),
     RefusalCode.DERIVED_IMAGE: ("R-DERIVED", "Derived image", "Localizer, reformat, screen save or other derivation."),
     RefusalCode.FOR_PROCESSING: ("R-FOR-PROC", "For Processing image", "Raw detector data are not for inference."),
-    RefusalCode.UNSUPPORTED_SOP_CLASS: ("R-SOP-CLASS", "SOP class not supported", "No model reads this kind of object."),
+    RefusalCode.UNSUPPORTED_SOP_CLASS: (
+        "R-SOP-CLASS",
+        "SOP class not supported",
+        "No model reads this kind of object.",
+    ),
     RefusalCode.UNSUPPORTED_TRANSFER_SYNTAX: (
         "R-SYNTAX",
         "Transfer syntax not supported",
         "No decoder for this compression; the reason names it.",
     ),
     RefusalCode.NO_PIXEL_DATA: ("R-NO-PIXELS", "No pixel data", "The object carries no image."),
-    RefusalCode.UNDECODABLE_PIXELS: ("R-UNDECODABLE", "Pixel data cannot be decoded", "Damaged or inconsistent pixels."),
+    RefusalCode.UNDECODABLE_PIXELS: (
+        "R-UNDECODABLE",
+        "Pixel data cannot be decoded",
+        "Damaged or inconsistent pixels.",
+    ),
     RefusalCode.UNREADABLE: ("R-UNREADABLE", "Object cannot be read", "Not DICOM, truncated, or beyond the limits."),
     RefusalCode.IDENTITY_CONTRADICTORY: (
         "R-IDENTITY",
@@ -232,8 +243,8 @@ def markdown() -> str:
         "",
         "Made from `dicom_templates/codes.py` by `python -m dicom_templates.codes > docs/codes.md`; do not edit.",
         "",
-        "There is no standard code for these concepts in the usual dictionaries. Each report declares the scheme in its",
-        "Coding Scheme Identification Sequence (0008,0110):",
+        "There is no standard code for these concepts in the usual dictionaries. Each report declares the scheme in",
+        "its Coding Scheme Identification Sequence (0008,0110):",
         "",
         f"- designator `{SCHEME}`, version `{SCHEME_VERSION}`, name `{SCHEME_NAME}`",
         f"- UID `{SCHEME_UID}`, responsible organization `{SCHEME_ORGANIZATION}`",
@@ -244,7 +255,12 @@ def markdown() -> str:
         "|---|---|---|---|",
     ]
     lines += [f"| `{row.value}` | {row.meaning} | {row.used_as} | {row.definition} |" for row in TABLE]
-    lines += ["", "The reasons `R-...` are the refusal codes of `results.jsonl`:", "", "| Code value | In results.jsonl |"]
+    lines += [
+        "",
+        "The reasons `R-...` are the refusal codes of `results.jsonl`:",
+        "",
+        "| Code value | In results.jsonl |",
+    ]
     lines += ["|---|---|", *(f"| `{row.value}` | `{code.value}` |" for code, row in REFUSALS.items())]
     return "\n".join(lines) + "\n"
 

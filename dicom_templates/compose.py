@@ -52,9 +52,7 @@ def compose(findings: StudyFindings, headers: Sequence[Dataset], context: Report
         if uid not in findings.renderings:
             raise ValueError(f"no rendering of the scored image {uid}; pass it in StudyFindings.renderings")
         header = by_uid.get(uid, first)
-        heatmaps.append(
-            build_heatmap(knee, findings.renderings[uid], header, findings.study_instance_uid, context)
-        )
+        heatmaps.append(build_heatmap(knee, findings.renderings[uid], header, findings.study_instance_uid, context))
     reference = by_uid.get(findings.knees[0].source.sop_instance_uid, first) if findings.knees else first
     looked_at = _looked_at(findings, by_uid, first)
     return Composed(build_report(findings, reference, looked_at, heatmaps, context), tuple(heatmaps))

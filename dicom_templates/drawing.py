@@ -1,4 +1,4 @@
-"""The picture of one scored knee: the source as a reader sees it, the saliency over it, the numbers, and a caption band.
+"""The picture of one scored knee: the source as a reader sees it, the saliency over it, the numbers, a caption band.
 
 Pure drawing: arrays in, an array out, no DICOM. Text is drawn with the font that comes inside of Pillow, so the same
 input gives the same pixels on every machine with the same Pillow.
@@ -118,7 +118,8 @@ def blend(plain: Rgb, heat: npt.NDArray[np.float32]) -> Rgb:
     """The heat colours over the picture, the more opaque the higher the saliency."""
     alpha = (_OPACITY * heat**0.75)[..., np.newaxis]
     mixed = plain * (1.0 - alpha) + heat_colours(heat) * alpha
-    return np.rint(mixed).astype(np.uint8)
+    shown: Rgb = np.rint(mixed).astype(np.uint8)
+    return shown
 
 
 def heat_colours(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

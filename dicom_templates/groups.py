@@ -4,6 +4,8 @@ Always TID 1410 with a region (SCOORD), never a bare TID 1501: viewers throw on 
 The word for the disease never stands here: a grade is a grade, and grades 0 and 1 are no finding at all.
 """
 
+from typing import cast
+
 import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -24,7 +26,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_templates import codes
-from dicom_templates.identity import MANUFACTURER, SIDE_WORDS, SYNTHETIC_MARK, ascii_text, tracking_uid
+from dicom_templates.identity import MANUFACTURER, SIDE_WORDS, SYNTHETIC_MARK, ascii_text, derived_uid, tracking_uid
 from inference.findings import Box, KneeFinding, ModelIdentity, Refusal, SourceImage
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
@@ -54,7 +56,7 @@ def knee_group(knee: KneeFinding, header: Dataset, study_uid: str, heatmap: Data
     return group
 
 
-def refusal_group(refusal: Refusal, image: SourceImage, header: Dataset, study_uid: str) -> ContentItem:
+def refusal_group(refusal: Refusal, image: SourceImage, study_uid: str) -> ContentItem:
     """The group of one refusal, its region the outline of `image`; a refused study is drawn on its first image."""
     extent, words = codes.EXTENT_IMAGE, "Image not scored"
     sites = None
@@ -66,7 +68,10 @@ def refusal_group(refusal: Refusal, image: SourceImage, header: Dataset, study_u
         sites = [FindingSite(codes.KNEE_JOINT, codes.SIDES[refusal.side])]
     concept = codes.REFUSALS[refusal.code]
     group = _group(
-        TrackingIdentifier(tracking_uid(header, refusal.side, study_uid), words),
+        TrackingIdentifier(
+            derived_uid("refusal", study_uid, image.sop_instance_uid, str(refusal.side), refusal.code, extent.value),
+            words,
+        ),
         _region(image, Box(0.0, 0.0, float(image.columns), float(image.rows))),
         algorithm_id=None,
         finding_sites=sites,
@@ -110,8 +115,7 @@ def _group(
         qualitative_evaluations=evaluations,
         geometric_purpose=codes.BOUNDED_BY,
     )
-    item: ContentItem = template[0]
-    return item
+    return cast(ContentItem, template[0])
 
 
 def _region(image: SourceImage, box: Box) -> ImageRegion:
@@ -154,7 +158,9 @@ def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
 def _measurements(knee: KneeFinding) -> list[Measurement]:
     """The five probabilities and the expected grade, to four decimals."""
     rows = [*zip(codes.KL_PROBABILITIES, knee.kl.probabilities, strict=True), (codes.KL_EXPECTED, knee.kl.expected)]
-    return [Measurement(name=concept.code, value=round(float(value), 4), unit=codes.NO_UNITS) for concept, value in rows]
+    return [
+        Measurement(name=concept.code, value=round(float(value), 4), unit=codes.NO_UNITS) for concept, value in rows
+    ]
 
 
 def _evaluations(knee: KneeFinding) -> list[QualitativeEvaluation]:
@@ -174,5 +180,3 @@ def _evidence(knee: KneeFinding) -> list[ContentItem]:
             text = ascii_text(f"{reason.source} = {reason.value} speaks for {reason.supports}", 256)
             items.append(TextContentItem(concept.code, text, _CONTAINS))
     return items
-
-

@@ -1,4 +1,4 @@
-"""Who and what an object of ours is: derived UIDs, fixed series, equipment, and the frame that all our objects share."""
+"""Who and what an object of ours is: derived UIDs, fixed series, equipment, and the frame that all of them share."""
 
 import hashlib
 import uuid
@@ -65,15 +65,14 @@ def series_uid(kind: SeriesKind, study_uid: str, models: Iterable[ModelIdentity]
     )
 
 
-def tracking_uid(header: Dataset, side: Side | None, study_uid: str) -> UID:
+def tracking_uid(header: Dataset, side: Side, study_uid: str) -> UID:
     """The Tracking Unique Identifier of a knee: stable for one patient and side over studies, models and software.
 
-    The patient is known by Patient ID with its issuer; without a Patient ID the study stands in. Side None is for
-    regions that are no knee, which are never tracked beyond their study.
+    The patient is known by Patient ID with its issuer; without a Patient ID the study stands in.
     """
     patient_id = raw_text(header, "PatientID")
-    if side is None or not patient_id:
-        return derived_uid("tracking", "study", study_uid, side.value if side else "-")
+    if not patient_id:
+        return derived_uid("tracking", "study", study_uid, side.value)
     issuer = raw_text(header, "IssuerOfPatientID")
     return derived_uid("tracking", "patient", issuer.hex(), patient_id.hex(), side.value)
 
@@ -169,7 +168,5 @@ def _contribution(model: ModelIdentity) -> Dataset:
     item.SoftwareVersions = ascii_text(model.version, 64)
     item.DeviceUID = model.device_uid
     mark = f"{SYNTHETIC_MARK}. " if model.synthetic else ""
-    item.ContributionDescription = ascii_text(
-        f"{mark}AI model, task {model.task}, bundle SHA-256 {model.digest}", 1024
-    )
+    item.ContributionDescription = ascii_text(f"{mark}AI model, task {model.task}, bundle SHA-256 {model.digest}", 1024)
     return item

@@ -19,10 +19,10 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
 SPECIFIC_CHARACTER_SET: Final = "SpecificCharacterSet"
-TYPE_2: Final = (
+_TYPE_2: Final = (
     "PatientName PatientID PatientBirthDate PatientSex "
     "StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber"
-).split()
+)
 _PATIENT: Final = (
     "IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence ReferencedPatientSequence "
     "ReferencedPatientPhotoSequence PatientBirthTime PatientBirthDateInAlternativeCalendar "
@@ -31,7 +31,7 @@ _PATIENT: Final = (
     "PatientSpeciesCodeSequence PatientBreedDescription PatientBreedCodeSequence BreedRegistrationSequence "
     "StrainDescription StrainNomenclature StrainCodeSequence ResponsiblePerson ResponsiblePersonRole "
     "ResponsibleOrganization PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence"
-).split()
+)
 _STUDY: Final = (
     "StudyInstanceUID StudyDescription ReferringPhysicianIdentificationSequence ConsultingPhysicianName "
     "ConsultingPhysicianIdentificationSequence IssuerOfAccessionNumberSequence PhysiciansOfRecord "
@@ -39,14 +39,14 @@ _STUDY: Final = (
     "PhysiciansReadingStudyIdentificationSequence RequestingService RequestingServiceCodeSequence "
     "ReferencedStudySequence ProcedureCodeSequence ReasonForPerformedProcedureCodeSequence "
     "LongitudinalTemporalInformationModified TimezoneOffsetFromUTC"
-).split()
+)
 _PATIENT_STUDY: Final = (
     "AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientWeight "
     "PatientBodyMassIndex MeasuredAPDimension MeasuredLateralDimension PatientSizeCodeSequence MedicalAlerts Allergies "
     "SmokingStatus PregnancyStatus LastMenstrualDate PatientState Occupation AdditionalPatientHistory AdmissionID "
     "IssuerOfAdmissionIDSequence ServiceEpisodeID IssuerOfServiceEpisodeIDSequence ServiceEpisodeDescription "
     "PatientSexNeutered ReasonForVisit ReasonForVisitCodeSequence"
-).split()
+)
 _CLINICAL_TRIAL: Final = (
     "ClinicalTrialSponsorName ClinicalTrialProtocolID IssuerOfClinicalTrialProtocolID ClinicalTrialProtocolName "
     "ClinicalTrialSiteID IssuerOfClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSubjectID "
@@ -54,8 +54,9 @@ _CLINICAL_TRIAL: Final = (
     "ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialProtocolEthicsCommitteeApprovalNumber "
     "ClinicalTrialTimePointID IssuerOfClinicalTrialTimePointID ClinicalTrialTimePointDescription "
     "LongitudinalTemporalOffsetFromEvent LongitudinalTemporalEventType ConsentForClinicalTrialUseSequence"
-).split()
-COPIED: Final[tuple[str, ...]] = (*TYPE_2, *_PATIENT, *_STUDY, *_PATIENT_STUDY, *_CLINICAL_TRIAL)
+)
+TYPE_2: Final = tuple(_TYPE_2.split())
+COPIED: Final = (*TYPE_2, *" ".join((_PATIENT, _STUDY, _PATIENT_STUDY, _CLINICAL_TRIAL)).split())
 
 _MAX_SHORT_LENGTH: Final = 0xFFFE  # the 16-bit length of explicit VR, PS3.5 7.1.2; longer ones would turn into UN
 _MAX_DEPTH: Final = 4
@@ -87,12 +88,28 @@ def copy_patient_and_study(source: Dataset, target: Dataset) -> None:
             target[element.tag] = element
         elif keyword in TYPE_2:
             target.add_new(keyword, dictionary_VR(keyword), None)
+    encodings = _encodings(target)
+    if not all(_keeps_ascii(encoding) for encoding in encodings):
+        del target[SPECIFIC_CHARACTER_SET]  # none of DICOM's, such as "utf-16": our own text could not be written
+        encodings = [default_encoding]
     # Raw bytes are written as they are only where pydicom knows that encoding and character set did not change.
-    character_set = target.get(SPECIFIC_CHARACTER_SET) or default_encoding
-    encodings = list(character_set) if isinstance(character_set, MultiValue) else str(character_set)
-    target.set_original_encoding(
-        False, True, convert_encodings(encodings) if character_set != default_encoding else default_encoding
-    )
+    character_set = encodings if SPECIFIC_CHARACTER_SET in target else default_encoding
+    target.set_original_encoding(False, True, character_set)
+
+
+def _encodings(dataset: Dataset) -> list[str]:
+    """Python's names of the character sets of a data set, as pydicom will look them up again on writing."""
+    value = dataset.get(SPECIFIC_CHARACTER_SET)
+    if not value:
+        return [default_encoding]
+    return convert_encodings(list(value) if isinstance(value, MultiValue) else str(value))
+
+
+def _keeps_ascii(encoding: str) -> bool:
+    try:
+        return "Az09 -".encode(encoding) == b"Az09 -"
+    except (LookupError, UnicodeError):
+        return False
 
 
 def raw_text(source: Dataset, keyword: str) -> bytes:
@@ -112,12 +129,12 @@ def _copied_element(source: Dataset, keyword: str, depth: int) -> DataElement | 
     if tag not in source:
         return None
     vr = dictionary_VR(tag)
-    element = source.get_item(tag)
+    element = cast(DataElement | RawDataElement, source.get_item(tag))
     if vr == "SQ":
         return _copied_sequence(source, tag, depth)
     if isinstance(element, RawDataElement):
         return _raw_element(tag, vr, element.value or b"")
-    if element is None or element.VR == "SQ":
+    if element.VR == "SQ":
         return None
     if isinstance(element.value, bytes):
         return _raw_element(tag, vr, element.value)

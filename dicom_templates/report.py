@@ -1,7 +1,7 @@
 """The Comprehensive 3D SR of one study: TID 1500 with a TID 1410 group for each knee and for each refusal on an image.
 
-Only the content tree is built by highdicom. Its document class judges the patient's data (a StudyDate that is none is an
-error there), takes the clock's time and adds equipment, so the frame around the tree is ours (`identity.framed`).
+Only the content tree is built by highdicom. Its document class judges the patient's data (a StudyDate that is none is
+an error there), takes the clock's time and adds equipment, so the frame around the tree is ours (`identity.framed`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 from highdicom.sr import (
     CodeContentItem,
+    CodedConcept,
     ContainerContentItem,
     ContentItem,
     ContentSequence,
@@ -22,7 +23,6 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.sr.coding import Code
 from pydicom.uid import UID, Comprehensive3DSRStorage
 
 from dicom_templates import codes
@@ -85,7 +85,7 @@ def build_report(
 
 
 def content_time(header: Dataset, created: datetime) -> datetime:
-    """`created` in the zone of the source's Timezone Offset From UTC, which covers all times of an object, if it has one.
+    """`created` in the zone of the source's Timezone Offset From UTC, which covers all times of an object.
 
     Without a usable offset in the source the time keeps the zone it came with (PS3.3 C.12.1.1.8).
     """
@@ -147,8 +147,8 @@ def _observation_context(context: ReportContext) -> list[ContentItem]:
         model_name=ascii_text(f"{MODEL_NAME} {context.software_version}", 64),
         serial_number=ascii_text(context.device_serial, 64),
     )
-    language = LanguageOfContentItemAndDescendants(Code("en-US", "RFC5646", "English (United States)"))
-    return [*language, *ObserverContext(codes.DEVICE, device)]
+    language = LanguageOfContentItemAndDescendants(CodedConcept("en-US", "RFC5646", "English (United States)"))
+    return [*language, *ObserverContext(CodedConcept.from_code(codes.DEVICE), device)]
 
 
 def _image_library(looked_at: Sequence[tuple[SourceImage, Dataset]]) -> list[ContentItem]:
@@ -181,9 +181,11 @@ def _library_entry(image: SourceImage) -> ContentItem:
         relationship_type=_CONTAINS,
     )
     sizes = ((codes.PIXEL_ROWS, image.rows), (codes.PIXEL_COLUMNS, image.columns))
-    entry.ContentSequence = ContentSequence(
-        [NumContentItem(name, size, codes.PIXELS, None, RelationshipTypeValues.HAS_ACQ_CONTEXT) for name, size in sizes]
-    )
+    entry.ContentSequence = ContentSequence()
+    for name, size in sizes:
+        number = NumContentItem(name, size, codes.PIXELS, None, RelationshipTypeValues.HAS_ACQ_CONTEXT)
+        number.MeasuredValueSequence[0].NumericValue = str(size)
+        entry.ContentSequence.append(number)
     return entry
 
 
@@ -193,8 +195,7 @@ def _results(
     """Imaging Measurements with its groups, then as Qualitative Evaluations what has no image to be drawn on."""
     study_uid = findings.study_instance_uid
     groups = [
-        knee_group(knee, header, study_uid, heatmap)
-        for knee, heatmap in zip(findings.knees, heatmaps, strict=True)
+        knee_group(knee, header, study_uid, heatmap) for knee, heatmap in zip(findings.knees, heatmaps, strict=True)
     ]
     homeless: list[Refusal] = []
     canvas = next((image for image in sources.values() if image.rows > 0 and image.columns > 0), None)
@@ -203,7 +204,7 @@ def _results(
         if image is None or image.rows <= 0 or image.columns <= 0:
             homeless.append(refusal)
         else:
-            groups.append(refusal_group(refusal, image, header, study_uid))
+            groups.append(refusal_group(refusal, image, study_uid))
     items: list[ContentItem] = []
     if groups:
         measurements = ContainerContentItem(name=codes.IMAGING_MEASUREMENTS, relationship_type=_CONTAINS)

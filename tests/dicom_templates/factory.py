@@ -151,7 +151,8 @@ def knee(
 def bump(across: float, down: float, size: int = 14) -> npt.NDArray[np.float32]:
     """A saliency map with one hot spot at the given shares of width and height."""
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) / (size - 1)
-    return np.exp(-((columns - across) ** 2 + (rows - down) ** 2) / 0.02).astype(np.float32)
+    spot: npt.NDArray[np.float32] = np.exp(-((columns - across) ** 2 + (rows - down) ** 2) / 0.02).astype(np.float32)
+    return spot
 
 
 def rendering(size: tuple[int, int] = (224, 224)) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,208 @@
+"""The part of the checker that reads a report's content tree."""
+
+from collections.abc import Iterator
+
+from pydicom.dataset import Dataset
+
+from dicom_templates import codes
+from dicom_templates.identity import SIDE_WORDS, SYNTHETIC_MARK
+from inference.findings import Side
+
+_FORBIDDEN = "osteoarthritis"
+_OBSERVER = {
+    codes.OBSERVER_TYPE.value: "observer type",
+    codes.DEVICE_UID.value: "device observer UID",
+    codes.DEVICE_NAME.value: "device observer name",
+    codes.DEVICE_MANUFACTURER.value: "device observer manufacturer",
+    codes.DEVICE_MODEL.value: "device observer model name",
+}
+_SIDES = {code.value: side for side, code in codes.SIDES.items()}
+
+
+def children(item: Dataset, code_value: str) -> list[Dataset]:
+    """The direct child items with this concept name."""
+    return [child for child in item.get("ContentSequence", ()) if _name(child) == code_value]
+
+
+def code_of(item: Dataset) -> str:
+    """The code value of a CODE item, empty when it has none."""
+    values = item.get("ConceptCodeSequence")
+    return str(values[0].get("CodeValue", "")) if values else ""
+
+
+def referenced_uid(item: Dataset) -> str:
+    """The SOP Instance UID that an IMAGE item refers to, empty when it refers to none."""
+    references = item.get("ReferencedSOPSequence")
+    return str(references[0].get("ReferencedSOPInstanceUID", "")) if references else ""
+
+
+def report_complaints(report: Dataset) -> list[str]:
+    """All complaints about the document and its content tree."""
+    measurements = children(report, codes.IMAGING_MEASUREMENTS.value)
+    groups = [group for part in measurements for group in children(part, codes.MEASUREMENT_GROUP.value)]
+    complaints = [*_document(report), *_references(report)]
+    for number, group in enumerate(groups, 1):
+        kind = _knee if children(group, codes.KL_GRADE.value) else _refusal
+        complaints += [f"group {number}: {complaint}" for complaint in (*_region(group), *kind(group))]
+        complaints += [f"group {number}: {complaint}" for complaint in _equipment(report, group)]
+    for container in children(report, codes.QUALITATIVE_EVALUATIONS.value):
+        complaints += [f"qualitative evaluations: {complaint}" for complaint in _refusal(container)]
+    if not groups and not children(report, codes.QUALITATIVE_EVALUATIONS.value):
+        complaints.append("the report holds neither a measurement group nor qualitative evaluations")
+    return complaints
+
+
+def _document(report: Dataset) -> Iterator[str]:
+    flags = {"CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "PreliminaryFlag": "PRELIMINARY"}
+    for keyword, value in flags.items():
+        if report.get(keyword) != value:
+            yield f"{keyword} is {report.get(keyword)!r}, must be {value}"
+    if _name(report) != codes.IMAGING_REPORT.value:
+        yield f"the title is {_name(report)!r}, must be {codes.IMAGING_REPORT.value}"
+    templates = report.get("ContentTemplateSequence")
+    if not templates or templates[0].get("TemplateIdentifier") != "1500":
+        yield "Content Template Sequence does not name template 1500"
+    for code_value, words in _OBSERVER.items():
+        if not children(report, code_value):
+            yield f"there is no {words} ({code_value}, DCM)"
+    if [code_of(item) for item in children(report, codes.OBSERVER_TYPE.value)] != [codes.DEVICE.value]:
+        yield "the observer is not one device"
+    if not children(report, codes.PROCEDURE_REPORTED.value):
+        yield "there is no procedure reported (121058, DCM)"
+
+
+def _region(group: Dataset) -> Iterator[str]:
+    """Viewers need exactly one region with its source image, and a tracking UID, in every group."""
+    regions = [child for child in group.get("ContentSequence", ()) if child.get("ValueType") == "SCOORD"]
+    if len(regions) != 1:
+        yield f"has {len(regions)} regions (SCOORD), must have one"
+    for region in regions:
+        if not [child for child in region.get("ContentSequence", ()) if referenced_uid(child)]:
+            yield "its region is not selected from an image"
+    if not _texts(group, codes.TRACKING_IDENTIFIER.value):
+        yield "has no tracking identifier"
+    if not [item for item in children(group, "112040") if item.get("UID")]:
+        yield "has no tracking unique identifier"
+
+
+def _knee(group: Dataset) -> Iterator[str]:
+    for code_value, words in ((codes.ALGORITHM_NAME.value, "name"), (codes.ALGORITHM_VERSION.value, "version")):
+        if not all(_texts(group, code_value)) or not _texts(group, code_value):
+            yield f"has no algorithm {words}"
+    families = [code_of(item) for item in children(group, codes.ALGORITHM_FAMILY.value)]
+    if families != [codes.ARTIFICIAL_INTELLIGENCE.value]:
+        yield "its algorithm family is not Artificial Intelligence"
+    if not children(group, codes.VISUAL_EXPLANATION.value):
+        yield "has no visual explanation (130401, DCM)"
+    grades = [code_of(item) for item in children(group, codes.KL_GRADE.value)]
+    if len(grades) != 1:
+        yield f"has {len(grades)} grades, must have one"
+    yield from _probabilities(group)
+    yield from _side(group)
+    yield from _marks(group)
+    for text in _texts(group, codes.RESULT_TEXT.value):
+        if f"KL {grades[0].removeprefix('KL-')} " not in text:
+            yield f"its result in words does not say the coded grade {grades[0]}: {text!r}"
+    if grades[0] in {"KL-0", "KL-1"} and any(_FORBIDDEN in words.lower() for words in _words(group)):
+        yield f"says {_FORBIDDEN!r} for {grades[0]}"
+
+
+def _probabilities(group: Dataset) -> Iterator[str]:
+    values = [_number(item) for concept in codes.KL_PROBABILITIES for item in children(group, concept.value)]
+    if len(values) != len(codes.KL_PROBABILITIES) or abs(sum(values) - 1.0) > 0.001:
+        yield f"its probabilities are {values}, must be five that sum to 1"
+    expected = [_number(item) for item in children(group, codes.KL_EXPECTED.value)]
+    if len(expected) != 1 or not 0.0 <= expected[0] <= 4.0:
+        yield f"its expected grade is {expected}, must be one number in 0..4"
+
+
+def _side(group: Dataset) -> Iterator[str]:
+    """The side must be one, and the same in code and in words."""
+    sites = children(group, codes.FINDING_SITE.value)
+    sides = [_SIDES.get(code_of(item)) for site in sites for item in children(site, codes.LATERALITY.value)]
+    if len(sides) != 1 or sides[0] is None:
+        yield f"its finding site has {len(sides)} known sides, must have one"
+        return
+    side: Side = sides[0]
+    for code_value in (codes.TRACKING_IDENTIFIER.value, codes.RESULT_TEXT.value):
+        texts = _texts(group, code_value)
+        if not texts:
+            yield f"has no text {code_value} that names the side"
+        for text in texts:
+            if SIDE_WORDS[side] not in text or SIDE_WORDS[side.other] in text:
+                yield f"its coded side is {SIDE_WORDS[side]}, its text {code_value} says {text!r}"
+
+
+def _marks(group: Dataset) -> Iterator[str]:
+    if [code_of(item) for item in children(group, codes.INTENDED_USE.value)] != [codes.RESEARCH_USE.value]:
+        yield "does not carry the research mark"
+    kinds = [code_of(item) for item in children(group, codes.MODEL_KIND.value)]
+    if len(kinds) != 1:
+        yield "does not say the kind of its model"
+    says = any(SYNTHETIC_MARK in text for text in _texts(group, codes.RESULT_TEXT.value))
+    if (codes.MODEL_SYNTHETIC.value in kinds) != says:
+        yield "its kind of model and its result in words disagree on whether the model is a stand-in"
+
+
+def _refusal(container: Dataset) -> Iterator[str]:
+    reasons = [code_of(item) for item in children(container, codes.REFUSAL.value)]
+    if not reasons:
+        yield "holds neither a grade nor a reason for not scoring"
+    if len(_texts(container, codes.REFUSAL_TEXT.value)) != len(reasons):
+        yield "has not one sentence for each reason for not scoring"
+    if [code_of(item) for item in children(container, codes.INTENDED_USE.value)] != [codes.RESEARCH_USE.value]:
+        yield "does not carry the research mark"
+
+
+def _equipment(report: Dataset, group: Dataset) -> Iterator[str]:
+    """The algorithm of each group must stand in the Contributing Equipment Sequence too (IHE AI Results)."""
+    known = {
+        (str(item.get("ManufacturerModelName")), str(item.get("SoftwareVersions")))
+        for item in report.get("ContributingEquipmentSequence", ())
+    }
+    names, versions = _texts(group, codes.ALGORITHM_NAME.value), _texts(group, codes.ALGORITHM_VERSION.value)
+    for algorithm in zip(names, versions, strict=False):
+        if algorithm not in known:
+            yield f"its algorithm {algorithm} is not in the Contributing Equipment Sequence"
+
+
+def _references(report: Dataset) -> Iterator[str]:
+    """All instances that the tree refers to must stand in the evidence (PS3.3 C.17.2)."""
+    known = {
+        str(instance.ReferencedSOPInstanceUID)
+        for study in report.get("CurrentRequestedProcedureEvidenceSequence", ())
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    }
+    for item in _descendants(report):
+        uid = referenced_uid(item)
+        if uid and uid not in known:
+            yield f"the tree refers to {uid}, which is not in the evidence"
+
+
+def _descendants(item: Dataset) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence", ()):
+        yield child
+        yield from _descendants(child)
+
+
+def _words(group: Dataset) -> Iterator[str]:
+    """All words in a group: texts and the meanings of names and values."""
+    for item in _descendants(group):
+        yield str(item.get("TextValue", ""))
+        for keyword in ("ConceptNameCodeSequence", "ConceptCodeSequence"):
+            yield from (str(code.get("CodeMeaning", "")) for code in item.get(keyword, ()))
+
+
+def _name(item: Dataset) -> str:
+    names = item.get("ConceptNameCodeSequence")
+    return str(names[0].get("CodeValue", "")) if names else ""
+
+
+def _texts(item: Dataset, code_value: str) -> list[str]:
+    return [str(child.get("TextValue", "")) for child in children(item, code_value)]
+
+
+def _number(item: Dataset) -> float:
+    measured = item.get("MeasuredValueSequence")
+    return float(measured[0].NumericValue) if measured else float("nan")
