@@ -23,8 +23,6 @@ def add_child_options(parser: argparse.ArgumentParser) -> None:
     """The settings options, and what `genu listen` hands to its children."""
     add_settings_options(parser)
     parser.add_argument("--config-json", metavar="JSON", help="all settings as one line of JSON, from a parent process")
-    parser.add_argument("--name", help="name of this process in the queue; unique among those that run")
-    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is gone")
     parser.add_argument("--name", help="a name that no other worker or deliverer of this queue has")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process is gone")
 
