@@ -9,6 +9,7 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 _keep_alive: list[object] = []
 
@@ -31,7 +32,7 @@ def _declare_schemas() -> None:
 
     if torch.version.cuda is not None or torch.version.hip is not None:
         return
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     # The schemas live only as long as the library object does.

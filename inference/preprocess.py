@@ -1,0 +1,159 @@
+"""From a displayed film to the network's input: the only copy, used by training and inference alike.
+
+Two steps. `crop` resamples one knee out of a film, mirrored to the canonical side. `apply` takes a batch of crops and
+returns what the network sees. Between the two steps training augments; inference does nothing.
+
+Contrast: the public crops were contrast-equalised before they were published, hospital films are not, and a network
+trained on the one is not right on the other. Local normalisation, (x - local mean) / (local deviation + floor), does
+not change under any linear change of contrast and hardly under smooth ones, CLAHE included (docs/contrast.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from inference.errors import BundleError
+from inference.findings import Box, Side
+
+_POOL = 4
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """All that decides the network's input; travels in bundle.json.
+
+    crop_size: side of the square crop, pixels.
+    canonical_side: knees of the other side are mirrored, so that all look like this one.
+    sigma: of the local normalisation's Gaussian, as a fraction of crop_size.
+    floor: added to the local deviation, as a fraction of the crop's deviation.
+    clip: local deviations beyond which values are cut; the result is divided by it, so it lies in -1..1.
+    band: (top, bottom) rows of the crop that are used, as fractions of it.
+    size: (rows, columns) of the network's input.
+    """
+
+    crop_size: int = 224
+    canonical_side: Side = Side.LEFT
+    sigma: float = 0.08
+    floor: float = 0.1
+    clip: float = 3.0
+    band: tuple[float, float] = (0.0, 1.0)
+    size: tuple[int, int] = (224, 224)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for bundle.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "PreprocessSpec":
+        """Rebuild from bundle.json.
+
+        Raises:
+            BundleError: a key is unknown or missing, as after a change of this class.
+        """
+        known = set(cls.__dataclass_fields__)
+        if set(values) != known:
+            raise BundleError(
+                f"the preprocessing of the bundle has the keys {sorted(values)}, this version of Genu needs "
+                f"{sorted(known)}: export the bundle again with this version."
+            )
+        return cls(
+            **{
+                **values,
+                "canonical_side": Side(values["canonical_side"]),
+                "band": tuple(values["band"]),
+                "size": tuple(values["size"]),
+            }
+        )
+
+
+def crop(image: npt.NDArray[np.float32], box: Box, size: int, *, mirror: bool) -> npt.NDArray[np.float32]:
+    """Resample `box` of an image to a square of `size` pixels, anti-aliased; outside of the image its edge is repeated.
+
+    Args:
+        image: (rows, columns), display values 0..1.
+        box: in source pixel coordinates; a box that is not square is stretched.
+        size: rows and columns of the result.
+        mirror: swap left and right afterwards.
+
+    Returns:
+        float32 (size, size), 0..1.
+    """
+    rows, columns = image.shape
+    # Whole pixels around the box first, so that the resampling below never copies a large film.
+    left, top = int(np.floor(box.left)), int(np.floor(box.top))
+    right, bottom = max(int(np.ceil(box.right)), left + 1), max(int(np.ceil(box.bottom)), top + 1)
+    inner = image[max(top, 0) : min(bottom, rows), max(left, 0) : min(right, columns)]
+    if inner.size == 0:
+        return np.zeros((size, size), np.float32)
+    pads = (
+        (max(-top, 0), max(bottom - rows, 0)),
+        (max(-left, 0), max(right - columns, 0)),
+    )
+    patch = np.pad(inner, pads, mode="edge") if any(map(any, pads)) else inner
+    tensor = torch.from_numpy(np.ascontiguousarray(patch, dtype=np.float32))[None, None]
+    if tuple(patch.shape) != (size, size):
+        tensor = functional.interpolate(tensor, size=(size, size), mode="bilinear", antialias=True)
+    result = tensor[0, 0].clamp(0, 1)
+    return np.asarray((result.flip(-1) if mirror else result).numpy())
+
+
+def whole(rows: int, columns: int) -> Box:
+    """The smallest square box that holds a whole image, centred on it: for films that are crops of one knee already."""
+    side = float(max(rows, columns))
+    left, top = (columns - side) / 2, (rows - side) / 2
+    return Box(left, top, left + side, top + side)
+
+
+def apply(crops: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
+    """Crops to network input.
+
+    Args:
+        crops: float (N, 1, crop_size, crop_size), display values 0..1, canonical side.
+        spec: as stored with the weights.
+
+    Returns:
+        float (N, 3, *spec.size), values in -1..1, three equal channels.
+    """
+    values = local_normalise(crops, sigma=spec.sigma, floor=spec.floor, clip=spec.clip)
+    top, bottom = (round(edge * crops.shape[-2]) for edge in spec.band)
+    values = values[:, :, top:bottom]
+    if tuple(values.shape[-2:]) != tuple(spec.size):
+        values = functional.interpolate(values, size=spec.size, mode="bilinear", antialias=True)
+    return values.expand(-1, 3, -1, -1)
+
+
+def local_normalise(crops: torch.Tensor, *, sigma: float, floor: float, clip: float) -> torch.Tensor:
+    """(x - local mean) / (local deviation + floor * deviation of the crop), cut at +-clip and divided by it.
+
+    The local moments are Gaussian, taken at a quarter of the resolution: they are smooth by construction.
+    `crops` is (N, 1, H, W) with H and W divisible by 4; a constant crop gives zeros.
+    """
+    shape = crops.shape[-2:]
+    width = sigma * shape[-1] / _POOL
+    # Around the crop's own mean, so that the difference of squares keeps its digits.
+    centred = crops - crops.mean(dim=(1, 2, 3), keepdim=True)
+    mean = gaussian_blur(functional.avg_pool2d(centred, _POOL), width)
+    square = gaussian_blur(functional.avg_pool2d(centred * centred, _POOL), width)
+    deviation = (square - mean * mean).clamp_min(0).sqrt()
+    overall = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    mean, deviation = (
+        functional.interpolate(moment, size=shape, mode="bilinear", align_corners=False) for moment in (mean, deviation)
+    )
+    return ((centred - mean) / (deviation + floor * overall + 1e-6)).clamp(-clip, clip) / clip
+
+
+def gaussian_blur(values: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Separable Gaussian, sigma in pixels, edges repeated; (N, 1, H, W) to the same."""
+    radius = max(1, round(3 * sigma))
+    taps = torch.arange(-radius, radius + 1, dtype=values.dtype, device=values.device)
+    kernel = torch.exp(-(taps**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    values = functional.conv2d(
+        functional.pad(values, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1)
+    )
+    return functional.conv2d(functional.pad(values, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))

@@ -1,0 +1,97 @@
+"""The model card of a bundle, from its run and its figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from training.config import RunConfig
+
+
+def model_card(config: RunConfig, metrics: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
+    """Markdown. `sizes` are knees by part ("fit", "tune" and the test split)."""
+    model, contrast = metrics["model"], metrics["contrast"]
+    rows = [_row(f"**{config.name} {config.version}**", model)]
+    rows += [_row(name, values) for name, values in metrics["baselines"].items()]
+    recall = ", ".join(f"KL {k} {_share(value)}" for k, value in enumerate(model["recall_by_grade"]))
+    test = metrics["split"]
+    return f"""# {config.name} {config.version}: Kellgren-Lawrence grade of one knee
+
+**Research software, not a medical device. Not for diagnosis.**
+
+## Intended use
+Grades 0 to 4 with calibrated probabilities for one knee on a frontal (AP or PA) radiograph, for research on
+osteoarthritis. Not for children, fractures, implants, or any clinical decision. Whoever uses it looks at the film too.
+
+## Data
+"Knee Osteoarthritis Severity Grading Dataset", P. Chen, Mendeley Data, DOI 10.17632/56rmx5bjcr.1, CC BY 4.0: crops of
+single knees from frontal radiographs of the Osteoarthritis Initiative (OAI), contrast-equalised by its author.
+Patients are in one part only: {sizes["fit"]} knees fitted, {sizes["tune"]} held back for calibration, {sizes[test]} in
+`{test}` for the figures below. All are from OAI: **this is no external validation**. Sex, age and race are not in the
+published set, so there are no subgroup figures.
+
+## Networks
+{_networks(config)}
+Started from an 8-bit quantised ImageNet MobileNetV2 (Apache-2.0), dequantised. Right knees are mirrored to left ones.
+Temperature {metrics["temperature"]:.3f} and the decoder ({metrics["decoder"]}) were chosen on the held-back patients.
+
+## Figures on `{test}` ({model["n"]} knees of {model["patients"]} patients; 95 % patient bootstrap)
+| | quadratic kappa | accuracy | mean absolute error | ECE | log loss |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+Recall by grade: {recall}. Calibration error before temperature scaling: {metrics["uncalibrated_ece"]:.3f}.
+
+Confusion (rows: published grade, columns: predicted):
+
+| | 0 | 1 | 2 | 3 | 4 |
+|---|---|---|---|---|---|
+{chr(10).join(f"| **{k}** | " + " | ".join(str(v) for v in row) + " |" for k, row in enumerate(model["confusion"]))}
+
+KL 1 ("doubtful") is the weakest grade, as it is for readers.
+
+## Equalised and other films
+{contrast_table(metrics)}
+
+The look-alikes correlate with the published crops at r = {contrast["look_alike_correlation"]:.3f} once they are
+equalised. No film that was never equalised and has a grade was at hand.
+
+## Limits
+Pixels outside of the knee, implants, casts and other views are not recognised by the grader itself. Probabilities are
+calibrated on OAI patients only. Figures are of crops with the knee in their middle; a film's crop is found by
+`inference/knees.py`, whose error adds to that of the grader.
+"""
+
+
+def contrast_table(metrics: Mapping[str, Any]) -> str:
+    """Markdown table of the contrast sweep."""
+    lines = [
+        "| the same knees | quadratic kappa | accuracy | same grade as published crop | mean shift (grades) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in metrics["contrast"]["rows"].items():
+        lines.append(
+            f"| {name} | {row['quadratic_kappa']:.3f} | {row['accuracy']:.3f} | {row['same_grade']:.1%} | "
+            f"{row['mean_shift']:+.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _row(name: str, values: Mapping[str, Any]) -> str:
+    kappa, accuracy = values["quadratic_kappa_95"], values["accuracy_95"]
+    return (
+        f"| {name} | {values['quadratic_kappa']:.3f} ({kappa[0]:.3f} to {kappa[1]:.3f}) | {values['accuracy']:.3f} "
+        f"({accuracy[0]:.3f} to {accuracy[1]:.3f}) | {values['mean_absolute_error']:.3f} | "
+        f"{values['expected_calibration_error']:.3f} | {values['log_loss']:.3f} |"
+    )
+
+
+def _networks(config: RunConfig) -> str:
+    lines = [
+        f"- `{member.name}`: {member.backbone}, input {member.spec.size[0]} x {member.spec.size[1]}, rows "
+        f"{member.spec.band[0]:.0%} to {member.spec.band[1]:.0%} of the crop, {member.epochs} epochs"
+        for member in config.members
+    ]
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"

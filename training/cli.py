@@ -1,0 +1,201 @@
+"""`genu-train`: dicomize | index | fit | evaluate | export."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from inference.errors import GenuError, UsageError
+
+_console = Console(stderr=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns 0, 1 when something failed, 2 for wrong use."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run_command(options)
+    except UsageError as error:
+        print(f"genu-train: {error}", file=sys.stderr)
+        return 2
+    except GenuError as error:
+        print(f"genu-train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; the reference in docs/ is made from it."""
+    result = argparse.ArgumentParser(prog="genu-train", description="From labelled knees to a model bundle.")
+    commands = result.add_subparsers(dest="command", required=True)
+    _dicomize_options(commands)
+    _index_options(commands)
+    _fit_options(commands)
+    evaluate = commands.add_parser("evaluate", help="figures of a run on patients it has not seen")
+    evaluate.add_argument("--run", type=Path, required=True, help="the run's folder")
+    evaluate.add_argument("--split", default="val", help="the split to report on (default: val)")
+    evaluate.set_defaults(run_command=_evaluate)
+    export = commands.add_parser("export", help="write a run as a model bundle")
+    export.add_argument("--run", type=Path, required=True, help="the run's folder")
+    export.add_argument("--out", type=Path, required=True, help="the bundle's folder; replaced when it is there")
+    export.set_defaults(run_command=_export)
+    return result
+
+
+def _dicomize_options(commands: Any) -> None:
+    dicomize = commands.add_parser("dicomize", help="wrap labelled knee images into a DX export")
+    dicomize.add_argument("--images", type=Path, required=True, help="folder with image files or .tar archives of them")
+    dicomize.add_argument("--labels", type=Path, required=True, help="CSV: file, split, kl, subject, side")
+    dicomize.add_argument("--out", type=Path, required=True, help="the export's folder")
+    dicomize.add_argument("--limit", type=int, default=None, help="only the first so many images of each split")
+    dicomize.set_defaults(run_command=_dicomize)
+
+
+def _index_options(commands: Any) -> None:
+    index = commands.add_parser("index", help="index a DICOM export into a Parquet file")
+    index.add_argument("export", type=Path, help="the export's folder")
+    index.add_argument("--out", type=Path, default=None, help="Parquet file (default: EXPORT/index.parquet)")
+    index.set_defaults(run_command=_index)
+
+
+def _fit_options(commands: Any) -> None:
+    fit = commands.add_parser("fit", help="fit the networks of a run; goes on where it stopped")
+    fit.add_argument("--export", type=Path, required=True, help="the DICOM export")
+    fit.add_argument("--index", type=Path, default=None, help="default: EXPORT/index.parquet")
+    fit.add_argument("--labels", type=Path, default=None, help="default: EXPORT/labels.csv")
+    fit.add_argument("--config", type=Path, default=Path(__file__).parent / "kl.toml", help="the run's TOML file")
+    fit.add_argument("--initial-weights", type=Path, default=None, help="TFLite file of an ImageNet MobileNetV2")
+    fit.add_argument("--run", type=Path, required=True, help="folder of checkpoints and logs")
+    fit.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    fit.set_defaults(run_command=_fit)
+
+
+def _dicomize(options: argparse.Namespace) -> None:
+    from training.dicomize import dicomize
+
+    with _bar("images wrapped") as (_, advance):
+        count = dicomize(options.images, options.labels, options.out, limit=options.limit, progress=advance)
+    print(f"{count} images in {options.out}")
+
+
+def _index(options: argparse.Namespace) -> None:
+    from training.index import index_export
+
+    out = options.out or options.export / "index.parquet"
+    with _bar("files indexed") as (_, advance):
+        rows, bad = index_export(options.export, out, progress=lambda done: advance(done, 0))
+    print(f"{rows} files in {out}, {bad} of them unreadable")
+
+
+def _fit(options: argparse.Namespace) -> None:
+    import torch
+
+    from training import runs
+    from training.fit import fit_member
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    run = runs.Run(
+        folder=options.run,
+        export=options.export,
+        index=options.index or options.export / "index.parquet",
+        labels=options.labels or options.export / "labels.csv",
+        initial_weights=options.initial_weights,
+    )
+    runs.create(run, options.config)
+    with _bar("knees read") as (_, advance):
+        parts = runs.data(run, advance)
+    print(", ".join(f"{name}: {len(part)} knees" for name, part in parts.items()))
+    for member in run.config.members:
+        folder = run.folder / member.name
+        fit_member(
+            member, parts["fit"], parts["tune"], folder, run.initial_weights, _reporter(member.name, member.epochs)
+        )
+
+
+def _reporter(name: str, epochs: int) -> Callable[[dict[str, float]], None]:
+    def report(figures: dict[str, float]) -> None:
+        rest = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if key != "epoch")
+        print(f"{name} epoch {int(figures['epoch'])}/{epochs}: {rest}", flush=True)
+
+    return report
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from inference.errors import DataError
+    from training import runs
+    from training.card import contrast_table
+    from training.evaluate import evaluate
+
+    run = runs.read(options.run)
+    parts = runs.data(run)
+    if options.split not in parts:
+        raise DataError(f"there is no split {options.split!r}; there are {', '.join(sorted(parts))}.")
+    metrics = evaluate(runs.networks(run), parts, options.split, lambda text: _console.print(text, style="dim"))
+    metrics["knees"] = {name: len(part) for name, part in parts.items()}
+    (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    for name, row in {"model": metrics["model"], **metrics["baselines"]}.items():
+        low, high = row["quadratic_kappa_95"]
+        print(
+            f"{name}: quadratic kappa {row['quadratic_kappa']:.3f} ({low:.3f} to {high:.3f}), accuracy "
+            f"{row['accuracy']:.3f}, ECE {row['expected_calibration_error']:.3f}"
+        )
+    print(contrast_table(metrics))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from inference.knees import make_template
+    from training import runs
+    from training.card import model_card
+    from training.export import Parts, write_bundle
+
+    run = runs.read(options.run)
+    config, metrics = run.config, runs.read_metrics(run)
+    networks = runs.networks(run)
+    bundle = write_bundle(
+        Parts(
+            name=config.name,
+            version=config.version,
+            synthetic=False,
+            networks=[(member.name, member.backbone, member.spec, model) for member, model in networks],
+            template=make_template(runs.data(run)["fit"].crops),
+            temperature=metrics["temperature"],
+            decoder=metrics["decoder"],
+            metrics=metrics,
+            training={
+                "configuration": (run.folder / "config.toml").read_text("utf-8"),
+                "data": "Chen, Knee Osteoarthritis Severity Grading Dataset, DOI 10.17632/56rmx5bjcr.1, CC BY 4.0",
+                "initial_weights": None if run.initial_weights is None else run.initial_weights.name,
+                "licence": "Apache-2.0",
+            },
+            card=model_card(config, metrics, metrics["knees"]),
+        ),
+        options.out,
+    )
+    print(f"{bundle.manifest.name} {bundle.manifest.version} in {options.out}, digest {bundle.manifest.digest[:12]}")
+
+
+class _bar:  # noqa: N801 - reads as a function
+    """A progress bar on stderr; gives (progress, advance(done, all))."""
+
+    def __init__(self, label: str) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=_console, disable=not sys.stderr.isatty())
+        self._label = label
+
+    def __enter__(self) -> tuple[Progress, Callable[[int, int], None]]:
+        progress = self._progress.__enter__()
+        task = progress.add_task(self._label, total=None)
+        return progress, lambda done, all_: progress.update(task, completed=done, total=all_ or None)
+
+    def __exit__(self, *details: Any) -> None:
+        self._progress.__exit__(*details)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What a training run is made of, read from TOML; `training/kl.toml` is the one of the bundle that ships."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inference.errors import DataError
+from inference.findings import Side
+from inference.preprocess import PreprocessSpec
+from training.augment import AugmentConfig
+
+
+@dataclass(frozen=True)
+class MemberConfig:
+    """One network of the ensemble."""
+
+    name: str
+    backbone: str
+    spec: PreprocessSpec
+    epochs: int
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    averaging: float = 0.998
+    seed: int = 0
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run: the members, and how much of `train` is held back (by subject) for calibration."""
+
+    name: str
+    version: str
+    members: tuple[MemberConfig, ...]
+    tune_fraction: float = 0.1
+    decoder: str = "argmax"
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read a run's TOML file.
+
+    Raises:
+        DataError: the file is missing, is not TOML, or has an unknown or missing key.
+    """
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the configuration {path}: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        members = tuple(_member(member) for member in values.pop("member"))
+        return RunConfig(members=members, **values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: {error}; compare with training/kl.toml.") from error
+
+
+def _member(values: Mapping[str, Any]) -> MemberConfig:
+    spec = dict(values["spec"])
+    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()}
+    if "canonical_side" in spec:
+        spec["canonical_side"] = Side(spec["canonical_side"])
+    rest = {name: value for name, value in values.items() if name not in ("spec", "augment")}
+    return MemberConfig(spec=PreprocessSpec(**spec), augment=AugmentConfig(**values.get("augment", {})), **rest)

@@ -1,0 +1,154 @@
+"""Figures of a run, on patients it has not seen: `genu-train evaluate`.
+
+Everything that is chosen (temperature, decoder, the linear baseline's strength) is chosen on the held-back patients of
+`train`; the test split is only reported on. Weights are rounded first as the bundle stores them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inference.bundle import decode
+from inference.heads import KLGrader
+from inference.manifest import DECODERS
+from training import baselines, contrast
+from training.config import MemberConfig
+from training.crops import CropSet
+from training.fit import predict_logits
+from training.metrics import (
+    accuracy,
+    bootstrap,
+    expected_calibration_error,
+    log_loss,
+    quadratic_kappa,
+    recalls,
+)
+
+Networks = Sequence[tuple[MemberConfig, KLGrader]]
+Floats = npt.NDArray[np.float64]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Chosen on held-back training patients: the temperature by likelihood, the decoder by kappa + accuracy."""
+
+    temperature: float
+    decoder: str
+
+
+def ensemble_logits(networks: Networks, crops: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Mean logits (N, 5) of the members."""
+    return torch.stack([predict_logits(model, config, crops) for config, model in networks]).mean(dim=0)
+
+
+def probabilities_of(logits: torch.Tensor, temperature: float) -> Floats:
+    """Calibrated probabilities (N, 5)."""
+    return np.asarray((logits.double() / temperature).softmax(dim=1).numpy(), np.float64)
+
+
+def calibrate(logits: torch.Tensor, truth: npt.NDArray[np.int64]) -> Calibration:
+    """Choose temperature and decoder from logits (N, 5) of patients that were held back."""
+    temperatures = np.geomspace(0.3, 3.0, 200)
+    losses = [log_loss(truth, probabilities_of(logits, float(t))) for t in temperatures]
+    temperature = float(temperatures[int(np.argmin(losses))])
+    probabilities = probabilities_of(logits, temperature)
+
+    def merit(decoder: str) -> float:
+        grade = decode(probabilities, decoder)
+        return quadratic_kappa(truth, grade) + accuracy(truth, grade)
+
+    return Calibration(temperature, max(DECODERS, key=merit))
+
+
+def figures(
+    truth: npt.NDArray[np.int64], probabilities: Floats, decoder: str, subjects: Sequence[str]
+) -> dict[str, Any]:
+    """All figures of one set of predictions, with 95 % patient-bootstrap intervals of kappa and accuracy."""
+    grade = decode(probabilities, decoder)
+    return {
+        "n": len(truth),
+        "patients": len(set(subjects)),
+        "quadratic_kappa": quadratic_kappa(truth, grade),
+        "quadratic_kappa_95": bootstrap(lambda rows: quadratic_kappa(truth[rows], grade[rows]), subjects),
+        "accuracy": accuracy(truth, grade),
+        "accuracy_95": bootstrap(lambda rows: accuracy(truth[rows], grade[rows]), subjects),
+        "mean_absolute_error": float(np.mean(np.abs(truth - grade))),
+        "recall_by_grade": recalls(truth, grade),
+        "expected_calibration_error": expected_calibration_error(truth, probabilities),
+        "log_loss": log_loss(truth, probabilities),
+        "confusion": [[int(np.sum((truth == t) & (grade == g))) for g in range(5)] for t in range(5)],
+    }
+
+
+def evaluate(networks: Networks, parts: dict[str, CropSet], test: str, progress: Progress) -> dict[str, Any]:
+    """Figures of the ensemble, of each member, of the baselines, and under changed contrast.
+
+    Args:
+        networks: (configuration, rounded model) of each member.
+        parts: "fit", "tune" and the test split's crops.
+        test: name of the test split in `parts`.
+        progress: told what is being measured.
+    """
+    tune, held = parts["tune"], parts[test]
+    progress("calibration on held-back training patients")
+    calibration = calibrate(ensemble_logits(networks, tune.crops), tune.grades)
+    progress(f"{test}: {len(held)} knees")
+    logits = ensemble_logits(networks, held.crops)
+    probabilities = probabilities_of(logits, calibration.temperature)
+    results: dict[str, Any] = {
+        "split": test,
+        "temperature": calibration.temperature,
+        "decoder": calibration.decoder,
+        "model": figures(held.grades, probabilities, calibration.decoder, held.subjects),
+        "uncalibrated_ece": expected_calibration_error(held.grades, probabilities_of(logits, 1.0)),
+        "decoders": {
+            name: [
+                quadratic_kappa(held.grades, decode(probabilities, name)),
+                accuracy(held.grades, decode(probabilities, name)),
+            ]
+            for name in DECODERS
+        },
+    }
+    results["members"] = {
+        config.name: _brief(
+            held, probabilities_of(predict_logits(model, config, held.crops), calibration.temperature), calibration
+        )
+        for config, model in networks
+    }
+    progress("baselines")
+    results["baselines"] = {
+        "majority class": figures(held.grades, baselines.majority(parts["fit"], len(held)), "argmax", held.subjects),
+        "linear on pixels": figures(held.grades, baselines.linear(parts["fit"], tune, held), "argmax", held.subjects),
+    }
+    results["contrast"] = _contrast(networks, held, probabilities, calibration, progress)
+    return results
+
+
+def _brief(held: CropSet, probabilities: Floats, calibration: Calibration) -> dict[str, float]:
+    grade = decode(probabilities, calibration.decoder)
+    return {"quadratic_kappa": quadratic_kappa(held.grades, grade), "accuracy": accuracy(held.grades, grade)}
+
+
+def _contrast(
+    networks: Networks, held: CropSet, published: Floats, calibration: Calibration, progress: Progress
+) -> dict[str, Any]:
+    grades = np.arange(5)
+    reference = decode(published, calibration.decoder)
+    rows: dict[str, Any] = {}
+    for name, change in contrast.changes().items():
+        progress(f"contrast: {name}")
+        logits = ensemble_logits(networks, contrast.change_all(held.crops, change))
+        probabilities = probabilities_of(logits, calibration.temperature)
+        grade = decode(probabilities, calibration.decoder)
+        rows[name] = {
+            **_brief(held, probabilities, calibration),
+            "same_grade": float(np.mean(grade == reference)),
+            "mean_shift": float(np.mean((probabilities - published) @ grades)),
+            "mean_absolute_shift": float(np.mean(np.abs((probabilities - published) @ grades))),
+        }
+    return {"look_alike_correlation": contrast.agreement_with_published(held.crops), "rows": rows}
