@@ -136,7 +136,7 @@ def caption_lines(knee: KneeFinding) -> tuple[str, ...]:
     lines = [
         f"{SIDE_WORDS[knee.side]} KNEE   KL {grade}   probability {knee.kl.probabilities[grade]:.2f}",
         f"Kellgren-Lawrence grade {grade}, expected grade {knee.kl.expected:.2f}, predicted by a model from the image",
-        ascii_text(f"Model {model.name} {model.version}, bundle {model.digest[:12]}", 120),
+        ascii_text(f"Model {model.name} {model.version}, bundle {model.digest[:12]}", 90),
         RESEARCH_MARK,
     ]
     if model.synthetic:

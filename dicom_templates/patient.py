@@ -60,6 +60,7 @@ COPIED: Final = (*TYPE_2, *" ".join((_PATIENT, _STUDY, _PATIENT_STUDY, _CLINICAL
 
 _MAX_SHORT_LENGTH: Final = 0xFFFE  # the 16-bit length of explicit VR, PS3.5 7.1.2; longer ones would turn into UN
 _MAX_DEPTH: Final = 4
+_BINARY_VRS: Final = frozenset(["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD", "AT", "SQ"])
 _NOT_DECODABLE: Final = (
     ValueError,
     TypeError,
@@ -132,14 +133,20 @@ def _copied_element(source: Dataset, keyword: str, depth: int) -> DataElement | 
     element = cast(DataElement | RawDataElement, source.get_item(tag))
     if vr == "SQ":
         return _copied_sequence(source, tag, depth)
-    if isinstance(element, RawDataElement):
+    if isinstance(element, RawDataElement) and element.VR not in _BINARY_VRS:
         return _raw_element(tag, vr, element.value or b"")
+    try:
+        value = source[tag].value
+    except _NOT_DECODABLE:
+        return None
     if element.VR == "SQ":
         return None
-    if isinstance(element.value, bytes):
-        return _raw_element(tag, vr, element.value)
+    if isinstance(value, bytes):
+        return _raw_element(tag, vr, value)
+    if vr != element.VR:
+        return _raw_element(tag, vr, str(value).encode("ascii", "replace"))
     # A decoded value keeps what was decoded; validating it again would only warn about values that are not ours.
-    return DataElement(tag, vr, element.value, validation_mode=config.IGNORE)
+    return DataElement(tag, vr, value, validation_mode=config.IGNORE)
 
 
 def _raw_element(tag: BaseTag, vr: str, value: bytes) -> RawDataElement | None:
