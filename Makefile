@@ -47,6 +47,8 @@ format:
 docs:
 	@.ci/setup full
 	@$(PYTHON) -m tests.reference --write
+	@$(PYTHON) -m plugin.settings_reference --write
+	@$(PYTHON) -m dicom_templates.codes > docs/codes.md
 
 bench: setup
 	@$(PYTHON) -m tests.bench $(ARGS)

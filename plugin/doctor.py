@@ -89,7 +89,7 @@ def check_disk(settings: Settings) -> Check:
     trouble = _trouble_writing(folder, create=True)
     if trouble:
         return Check("disk", Verdict.FAILED, trouble, "let the service's user write there, or set another data_dir")
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(_existing(folder)).free
     least = settings.listener.min_free_bytes
     seen = f"{folder.resolve()}: {free / 1024**3:.1f} GiB free; below {least / 1024**3:.1f} GiB nothing is received"
     if free < least:
@@ -104,11 +104,13 @@ def check_queue(settings: Settings) -> Check:
     if not settings.queue_path.exists():
         return Check("queue", Verdict.FINE, "there is none yet: `genu listen` makes it")
     try:
-        dead = Queue(settings.queue_path).snapshot().dead
+        queue = Queue.open(settings)
+        snapshot = queue.snapshot()
+        queue.close()
     except GenuError as error:
-        return Check(
-            "queue", Verdict.FAILED, str(error), "see that no other program holds the file and the disk is sound"
-        )
+        remedy = "see that no other program holds the file and that the disk is sound"
+        return Check("queue", Verdict.FAILED, str(error), remedy)
+    dead = len(snapshot.dead_jobs) + len(snapshot.dead_deliveries)
     if dead:
         return Check("queue", Verdict.WARNING, f"{dead} dead letters", "`genu status` says why; then `genu retry`")
     return Check("queue", Verdict.FINE, f"{settings.queue_path} opens, no dead letters")
@@ -170,14 +172,20 @@ def check_destination(destination: FolderDestination | CStoreDestination, settin
 
 
 def _trouble_writing(folder: Path, *, create: bool) -> str:
-    """Why a file cannot be written and synchronised in the folder; empty when it can."""
+    """Why a file cannot be written and synchronised in the folder; empty when it can.
+
+    Looking changes nothing: where the service would make the folder, the nearest one that is there is tried.
+    """
     try:
-        if create:
-            folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".genu-doctor-") as file:
+        with tempfile.NamedTemporaryFile(dir=_existing(folder) if create else folder, prefix=".genu-doctor-") as file:
             file.write(b"genu")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return f"{folder}: {error.strerror}"
     return ""
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(candidate for candidate in (folder, *folder.resolve().parents) if candidate.exists())

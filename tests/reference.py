@@ -24,10 +24,16 @@ The settings behind the options: [settings.md](settings.md). What `genu score` w
 def render() -> str:
     """The whole page."""
     parts = [HEAD]
-    for parser in (plugin.cli.build_parser(), training.cli.build_parser()):
+    for parser in parsers():
         parts.append(f"\n## {parser.prog}\n\n{parser.description}\n")
-        parts += [_command(name, command) for name, command in subcommands(parser).items()]
+        sentences = summaries(parser)
+        parts += [_command(command, sentences[name]) for name, command in subcommands(parser).items()]
     return "".join(parts)
+
+
+def parsers() -> tuple[argparse.ArgumentParser, ...]:
+    """The command lines that there are."""
+    return plugin.cli.build_parser(), training.cli.parser()
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -36,13 +42,19 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     return dict(action.choices)
 
 
+def summaries(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """The sentence that a parser says of each of its commands."""
+    (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {choice.dest: choice.help or "" for choice in action._choices_actions}
+
+
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """What a command takes, --help left out."""
     return [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
 
 
-def _command(name: str, parser: argparse.ArgumentParser) -> str:
-    lines = [f"\n### {parser.prog}\n", f"{parser.description}\n"]
+def _command(parser: argparse.ArgumentParser, sentence: str) -> str:
+    lines = [f"\n### {parser.prog}\n", f"{sentence[:1].upper()}{sentence[1:]}.\n"]
     if rows := [_row(action) for action in options(parser)]:
         lines += ["| argument | meaning |", "|---|---|", *rows, ""]
     return "\n".join(lines)
