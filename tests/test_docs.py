@@ -52,12 +52,12 @@ def test_every_command_is_named_in_the_readme() -> None:
         assert set(missing) <= {"deliver"}, missing
 
 
-def settings_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def settings_names(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from settings_names(field.annotation, f"{prefix}{name}.")
+            yield from settings_names(field.annotation)
         else:
-            yield prefix + name
+            yield name
 
 
 def test_every_setting_is_documented() -> None:
