@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from inference.decoding import read_dataset
 from inference.errors import UnreadableError
 from inference.findings import Refusal, RefusalCode
 from inference.instances import Instance, read_instance
@@ -17,6 +18,7 @@ __all__ = [
     "Limits",
     "StudyInput",
     "group_studies",
+    "read_dataset",
     "read_instance",
     "read_study",
 ]
