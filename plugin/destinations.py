@@ -74,8 +74,7 @@ def opened(destination: Destination, items: Sequence[Outgoing], our_title: str) 
     try:
         yield AssociationSession(association)
     finally:
-        if association.is_established:
-            association.release()
+        _release(association)
 
 
 def echo(destination: CStoreDestination, our_title: str) -> str:
@@ -91,8 +90,7 @@ def echo(destination: CStoreDestination, our_title: str) -> str:
         code = getattr(status, "Status", None)
         return "" if code == 0 else f"{_where(destination)} answers C-ECHO with {_hex(code)}"
     finally:
-        if association.is_established:
-            association.release()
+        _release(association)
 
 
 class FolderSession:
@@ -186,17 +184,22 @@ def _associate(destination: CStoreDestination, classes: Sequence[str], our_title
     if destination.tls is not None:
         options["tls_args"] = (client_context(destination.tls), destination.host)
     association = ae.associate(destination.host, destination.port, **options)
-    if not association.is_established:
+    answer = association.acceptor.primitive
+    # No context accepted is an answer about the objects, though pynetdicom aborts on it: the session refuses each.
+    if not association.is_established and (answer is None or answer.result != 0 or association.accepted_contexts):
         raise UnreachableError(_why_not(association, _where(destination)))
     return association
+
+
+def _release(association: Association) -> None:
+    if association.is_established:
+        association.release()
 
 
 def _why_not(association: Association, where: str) -> str:
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
         return f"{where} rejects the association: {answer.reason_str}"
-    if answer is not None and answer.result == 0:
-        return f"{where} accepts none of our presentation contexts"
     return f"{where} cannot be reached, or broke off the association"
 
 
