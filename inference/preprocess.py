@@ -131,7 +131,7 @@ def local_normalise(crops: torch.Tensor, *, sigma: float, floor: float, clip: fl
     """(x - local mean) / (local deviation + floor * deviation of the crop), cut at +-clip and divided by it.
 
     The local moments are Gaussian, taken at a quarter of the resolution: they are smooth by construction.
-    `crops` is (N, 1, H, W) with H and W divisible by 4; a constant crop gives zeros.
+    `crops` is (N, 1, H, W) with H and W divisible by 4; a constant crop gives zeros up to rounding.
     """
     shape = crops.shape[-2:]
     width = sigma * shape[-1] / _POOL

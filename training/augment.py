@@ -74,7 +74,7 @@ def unequalise(crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def equalise(image: npt.NDArray[np.floating[Any]], clip: float) -> npt.NDArray[np.float32]:
     """CLAHE as the public crops got it (8x8 tiles); `image` float (H, W) in 0..1."""
     tiles = cv2.createCLAHE(clipLimit=clip, tileGridSize=(8, 8))
-    return np.asarray(tiles.apply((image * 255).round().astype(np.uint8)), np.float32) / 255
+    return np.asarray(tiles.apply((image * 255).round().astype(np.uint8)), np.float32) / np.float32(255)
 
 
 def _equalise(crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

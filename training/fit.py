@@ -50,7 +50,7 @@ def fit_member(
         sample = torch.from_numpy(train.crops[:: max(1, len(train) // 64)][:64]).float()[:, None] / 255
         load_into(model.backbone.body, read_folded(initial), apply(sample, config.spec))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval()
+    average: nn.Module = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
     done = checkpoints.resume(folder, model, average, optimiser)
     for epoch in range(done + 1, config.epochs + 1):
