@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -306,8 +307,6 @@ def test_stop_lets_an_instance_in_flight_finish(tmp_path: Path) -> None:
         peer.associate()
         peer.send(p_data(1, 3, store_rq(ds.SOPInstanceUID)) + p_data(1, 0, data[:100]))
         wait_until(lambda: bool(running.files()))
-        import threading
-
         stopper = threading.Thread(target=running.listener.stop, args=(10.0,))
         stopper.start()
         peer.send(p_data(1, 2, data[100:]))
