@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID
 
 from inference.errors import ResourceError, UnreadableError
@@ -35,6 +36,8 @@ VALUE_ERRORS: tuple[type[Exception], ...] = (
     RecursionError,
     EOFError,
     struct.error,
+    BytesLengthException,
+    InvalidDicomError,
 )
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"

@@ -182,9 +182,9 @@ def compress(ds: Dataset, syntax: str) -> Dataset:
     copy.file_meta = FileMetaDataset()
     copy.file_meta.update(ds.file_meta)
     if syntax == JPEG2000Lossless:
-        import openjpeg
+        from openjpeg.utils import encode_array
 
-        packed = openjpeg.encode_array(ds.pixel_array, bits_stored=ds.BitsStored, photometric_interpretation=2)
+        packed = encode_array(ds.pixel_array, bits_stored=ds.BitsStored, photometric_interpretation=2)
         copy.PixelData = encapsulate([bytes(packed)])
         copy["PixelData"].VR, copy["PixelData"].is_undefined_length = "OB", True
         copy.file_meta.TransferSyntaxUID = JPEG2000Lossless
