@@ -17,6 +17,7 @@ from dicom_templates.compose import Composed, compose
 from inference.errors import GenuError, RefusalError, RetryableError
 from inference.findings import StudyFindings
 from inference.reading import StudyInput, read_study
+from inference.studies import is_own_result
 from plugin import logs, provenance, results, routing, writing
 from plugin.boundary import Boundary
 from plugin.heartbeat import Heartbeat
@@ -118,10 +119,10 @@ class Worker:
         paths = [self._settings.data_dir.joinpath(item.relative_path) for item in claim.inputs]
         study = read_study(paths, study_instance_uid=claim.study_uid)
         secondary = routing.accepts_secondary_capture(self._settings, claim.sources)
-        try:
-            findings = self._scorer.score(study, accept_secondary_capture=secondary)
-        except RefusalError as error:
-            findings = StudyFindings(claim.study_uid, refusals=(error.refusal,), radiographs=1)
+        if _only_own_results_are_new(claim, study):
+            findings = StudyFindings(claim.study_uid)
+        else:
+            findings = self._score(study, secondary=secondary)
         composed = self._compose(claim, study, findings, secondary=secondary)
         objects = writing.write_results(composed, self._settings.data_dir, claim)
         line = results.result_line(findings, [f"{item.sop_uid}.dcm" for item in objects])
@@ -135,6 +136,12 @@ class Worker:
         )
         writing.drop_earlier_attempts(self._settings.data_dir, claim)
         return findings
+
+    def _score(self, study: StudyInput, *, secondary: bool) -> StudyFindings:
+        try:
+            return self._scorer.score(study, accept_secondary_capture=secondary)
+        except RefusalError as error:
+            return StudyFindings(study.study_instance_uid, refusals=(error.refusal,), radiographs=1)
 
     def _compose(self, claim: Claim, study: StudyInput, findings: StudyFindings, *, secondary: bool) -> Composed:
         context = provenance.report_context(
@@ -169,3 +176,17 @@ class Worker:
             raise error
         logs.event(_log, "queue.unavailable", level=logging.ERROR, error=str(error))
         self._lifetime.wait(RECOVERY_SECONDS)
+
+
+def _only_own_results_are_new(claim: Claim, study: StudyInput) -> bool:
+    """Whether this revision is due to Genu's own objects alone: to report on them would go round for ever.
+
+    A PACS that forwards all it stores sends them to the next Genu, or back to this one after its queue was lost.
+    """
+    new = {item.sop_uid for item in claim.inputs if item.is_new}
+    late = [instance for instance in study.instances if instance.sop_instance_uid in new]
+    return (
+        claim.predecessor is not None
+        and len(late) == len(new)
+        and all(is_own_result(instance.header) for instance in late)
+    )

@@ -1,0 +1,51 @@
+"""The heartbeat thread."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from plugin.heartbeat import Heartbeat
+from plugin.jobs import Queue, StaleClaimError
+from tests.plugin.queue_helpers import Clock, claimed, settings_for, whole
+
+
+def held(folder: Path) -> tuple[Queue, Clock]:
+    queue, clock = Queue.open(settings_for(folder)), Clock(time.time())
+    whole(queue, "1.2.3", [1], clock)
+    return queue, clock
+
+
+def test_the_lease_is_kept_as_long_as_the_block_lasts(tmp_path: Path) -> None:
+    queue, _ = held(tmp_path)
+    claim = queue.claim("w", time.time() + 5, 1.0)
+    assert claim is not None
+    queue.heartbeat(claim, time.time() + 5)
+    with Heartbeat(queue, claim, interval=0.02, limit=60.0):
+        time.sleep(0.2)
+    with queue.database.read() as run:
+        until = run.connection.execute("SELECT lease_until FROM job").fetchone()[0]
+    assert until == pytest.approx(time.time() + 1.0, abs=0.15)
+    assert threading.active_count() == 1
+    queue.close()
+
+
+def test_a_lost_lease_ends_the_beating_quietly(tmp_path: Path) -> None:
+    queue, clock = held(tmp_path)
+    claim = claimed(queue, clock)
+    clock.forward(61)
+    with Heartbeat(queue, claim, interval=0.01, limit=60.0, clock=clock):
+        time.sleep(0.1)
+        assert threading.active_count() == 1
+    with pytest.raises(StaleClaimError):
+        queue.heartbeat(claim, clock.now)
+    queue.close()
+
+
+def test_a_study_that_takes_too_long_ends_the_process(tmp_path: Path) -> None:
+    queue, clock = held(tmp_path)
+    ended = threading.Event()
+    with Heartbeat(queue, claimed(queue, clock), interval=9.0, limit=0.05, clock=clock, overdue=ended.set):
+        assert ended.wait(5.0)
+    queue.close()
