@@ -102,7 +102,7 @@ class Predictor:
             Findings and refusals; nothing that arrived is left out of both.
         """
         selection = select(study, accept_secondary_capture=accept_secondary_capture)
-        refusals = [*study.unreadable, *selection.refusals]
+        refusals = list(selection.refusals)
         knees: list[_Knee] = []
         renderings: dict[str, npt.NDArray[np.uint8]] = {}
         for candidate in selection.candidates:
@@ -122,7 +122,7 @@ class Predictor:
             study_instance_uid=study.study_instance_uid,
             knees=self._findings(knees),
             refusals=tuple(refusals),
-            radiographs=selection.radiographs + len(study.unreadable),
+            radiographs=selection.radiographs,
             models=self.identities,
             looked_at=tuple(_source(instance) for instance in study.instances),
             renderings=renderings,
