@@ -97,7 +97,8 @@ class _Pool:
     """Child processes, each with its own predictor; the bundles are known to load before the first study is sent."""
 
     def __init__(self, request: Request, jobs: int) -> None:
-        threads = request.settings.workers.threads or max(1, len(os.sched_getaffinity(0)) // jobs)
+        # One torch thread unless configured: processes scale better, and sums come out the same however many there are.
+        threads = request.settings.workers.threads or 1
         workers = request.settings.workers.model_copy(update={"threads": threads})
         self._request = replace(request, settings=request.settings.model_copy(update={"workers": workers}))
         # Not fork: the parent may hold threads (progress display), and torch must not be inherited half-way.
