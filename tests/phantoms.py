@@ -7,6 +7,7 @@ import argparse
 import hashlib
 import subprocess
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +178,7 @@ _TEXT_KEYWORDS = (
 
 def compress(ds: Dataset, syntax: str) -> Dataset:
     """A copy in another transfer syntax; JPEG 2000 Lossless by OpenJPEG, RLE and JPEG-LS by pydicom's encoders."""
-    copy = Dataset()
-    copy.update(ds)
-    copy.file_meta = FileMetaDataset()
-    copy.file_meta.update(ds.file_meta)
+    copy = deepcopy(ds)
     if syntax == JPEG2000Lossless:
         from openjpeg.utils import encode_array
 
