@@ -111,6 +111,18 @@ def with_raw(dataset: Dataset, values: Mapping[str, bytes]) -> Dataset:
     return dataset
 
 
+def raw_file(dataset: Dataset) -> bytes:
+    """The file of a data set with raw elements, written without decoding them under its character set."""
+    from pydicom.charset import convert_encodings
+
+    value = dataset.get("SpecificCharacterSet")
+    if value:
+        dataset.set_original_encoding(False, True, convert_encodings(value if isinstance(value, str) else list(value)))
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
 def image(number: int = 1, size: tuple[int, int] = (224, 224)) -> SourceImage:
     """The source image that belongs to `header(number, size)`."""
     return SourceImage(DigitalXRayImageStorageForPresentation, uid(number), SERIES, size[0], size[1])

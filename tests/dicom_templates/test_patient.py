@@ -140,7 +140,7 @@ def test_what_is_not_of_patient_or_study_is_not_copied() -> None:
 def test_damaged_or_misdeclared_elements_do_not_stop_a_result() -> None:
     source = header()
     procedure, patient = Tag("ProcedureCodeSequence"), Tag("PatientName")
-    broken = b"\xfe\xff\x00\xe0" + struct.pack("<L", 5000) + b"short"
+    broken = b"\xfe\xff\x00\xe0" + struct.pack("<L", 16) + b"\x08\x00\x00\x01ZZ\xff\xffcut off!"
     source[procedure] = RawDataElement(procedure, "SQ", len(broken), broken, 0, False, True)
     source[patient] = pydicom.DataElement(patient, "SQ", Sequence([Dataset()]))
     source[Tag("PatientID")] = pydicom.DataElement(Tag("PatientID"), "US", 17)
