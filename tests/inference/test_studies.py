@@ -1,0 +1,342 @@
+"""Selection from header evidence: what is scored, what is refused, and that reasons carry no free text."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from inference.findings import RefusalCode, Side
+from inference.reading import Instance, StudyInput, group_studies, read_study
+from inference.studies import BILATERAL, Selection, select
+from tests import phantoms
+from tests.phantoms import code
+
+C = RefusalCode
+
+
+def judged(ds: Dataset, **options: bool) -> Selection:
+    """Selection of one object as it is in memory."""
+    ds.file_meta = getattr(ds, "file_meta", FileMetaDataset())
+    uids = (str(ds.SOPInstanceUID), str(ds.SOPClassUID), str(ds.SeriesInstanceUID), str(ds.StudyInstanceUID))
+    return select(StudyInput(uids[3], (Instance(Path("x"), ds, *uids, "1.2.840.10008.1.2.1"),)), **options)
+
+
+def outcome(ds: Dataset, **options: bool) -> Any:
+    """The sides of the only candidate, or the code of the only refusal."""
+    found = judged(ds, **options)
+    assert len(found.candidates) + len(found.refusals) == 1
+    return found.candidates[0].sides if found.candidates else found.refusals[0].code
+
+
+def bare(**attributes: Any) -> Dataset:
+    """A DX that says nothing but what is given."""
+    silent = dict.fromkeys(
+        (
+            "AnatomicRegionSequence",
+            "ViewCodeSequence",
+            "BodyPartExamined",
+            "ViewPosition",
+            "ImageLaterality",
+            "StudyDescription",
+            "SeriesDescription",
+            "PatientOrientation",
+        )
+    )
+    return phantoms.dx_knee("L", attributes=silent | attributes)
+
+
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_single_knees_of_each_class(side: str) -> None:
+    assert outcome(phantoms.dx_knee(side)) is Side(side)
+    assert outcome(phantoms.cr_knee(side)) is Side(side)
+    assert outcome(phantoms.sc_knee(side), accept_secondary_capture=True) is Side(side)
+
+
+def test_evidence_is_kept_with_the_candidate() -> None:
+    (candidate,) = judged(phantoms.dx_knee("L")).candidates
+    assert {e.about for e in candidate.evidence} == {"anatomy", "view", "side"}
+    assert any((e.source, e.value, e.supports) == ("ImageLaterality", "L", "L") for e in candidate.evidence)
+
+
+@pytest.mark.parametrize(("orientation", "to_left"), [("L\\F", True), ("R\\F", False), ("LF\\FR", True)])
+def test_patient_orientation_decides_the_halves(orientation: str, to_left: bool) -> None:
+    (candidate,) = judged(phantoms.dx_bilateral(orientation=orientation)).candidates
+    assert candidate.sides == BILATERAL
+    assert candidate.columns_to_left is to_left
+
+
+@pytest.mark.parametrize("orientation", [None, "A\\F", "P\\F", "F\\L", "L\\H", "L"])
+def test_a_bilateral_film_without_usable_orientation_is_not_split(orientation: str | None) -> None:
+    assert outcome(phantoms.dx_bilateral(orientation=orientation)) is C.SIDE_UNKNOWN
+
+
+def test_classes_that_are_no_radiographs_are_refused_once_and_not_counted() -> None:
+    slices = [judged(ds) for ds in phantoms.mr_knee(slices=3)]
+    assert all(s.radiographs == 0 and s.refusals[0].code is C.UNSUPPORTED_SOP_CLASS for s in slices)
+    found = judged(phantoms.sc_knee())
+    assert (found.radiographs, found.refusals[0].code) == (0, C.UNSUPPORTED_SOP_CLASS)
+    assert "opt in" in found.refusals[0].reason
+
+
+def test_many_slices_are_one_refusal(tmp_path: Path) -> None:
+    paths = [phantoms.write(ds, tmp_path / f"{i}.dcm") for i, ds in enumerate(phantoms.mr_knee(slices=4))]
+    (refusal,) = select(read_study(paths)).refusals
+    assert refusal.reason.startswith("4 instances")
+    assert refusal.source is None
+
+
+def test_for_processing_is_refused() -> None:
+    assert outcome(phantoms.dx_knee("L", sop_class=phantoms.DX_PROCESSING)) is C.FOR_PROCESSING
+    assert outcome(phantoms.dx_knee("L", attributes={"PresentationIntentType": "FOR PROCESSING"})) is C.FOR_PROCESSING
+
+
+def test_cr_needs_no_presentation_intent() -> None:
+    assert "PresentationIntentType" not in phantoms.cr_knee()
+    assert outcome(phantoms.cr_knee("L")) is Side.LEFT
+
+
+@pytest.mark.parametrize(
+    ("image_type", "expected"),
+    [
+        (["ORIGINAL", "PRIMARY"], Side.LEFT),
+        (["DERIVED", "PRIMARY"], Side.LEFT),
+        (["DERIVED", "PRIMARY", "POST_PROCESSED"], Side.LEFT),
+        (["ORIGINAL", "SECONDARY"], Side.LEFT),
+        (["DERIVED", "SECONDARY"], C.DERIVED_IMAGE),
+        (["ORIGINAL", "PRIMARY", "LOCALIZER"], C.DERIVED_IMAGE),
+        (["DERIVED", "PRIMARY", "MPR"], C.DERIVED_IMAGE),
+        (["DERIVED", "SECONDARY", "SCREEN SAVE"], C.DERIVED_IMAGE),
+    ],
+)
+def test_image_type(image_type: list[str], expected: object) -> None:
+    assert outcome(phantoms.dx_knee("L", attributes={"ImageType": image_type})) is expected
+
+
+def test_multi_frame_radiographs_are_refused() -> None:
+    assert outcome(phantoms.dx_knee("L", attributes={"NumberOfFrames": 3})) is C.UNSUPPORTED_SOP_CLASS
+
+
+def test_own_results_are_passed_over() -> None:
+    mine = judged(phantoms.dx_knee("L", attributes={"Manufacturer": "Genu"}))
+    assert (mine.candidates, mine.refusals, mine.radiographs) == ((), (), 0)
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = "99GENU"
+    coded = judged(phantoms.sc_knee(attributes={"CodingSchemeIdentificationSequence": [scheme]}))
+    assert (coded.candidates, coded.refusals, coded.radiographs) == ((), (), 0)
+    described = judged(phantoms.dx_knee("L", attributes={"SeriesDescription": "Genu AP Knee"}))
+    assert len(described.candidates) == 1
+
+
+KNEES = [
+    *(
+        "Knee AP",
+        "IRM DU GENOU",
+        "Kniegelenk a.p.",
+        "RODILLA AP",
+        "Ginocchio AP",
+        "Joelho AP",
+        "両膝正面",
+        "膝関節",
+        "무릎",
+    ),
+    *("Knä frontal", "RTG kolana AP", "коленный сустав", "térd ap", "polvi", "ΓΟΝΑΤΟ", "ברך ימין", "KNEE_AP", "KneeAP"),
+    *("Kn\ufffdled", "XR KNEE/S", "knee-joint", "ＫＮＥＥ"),
+]
+
+
+@pytest.mark.parametrize("description", KNEES)
+def test_knees_are_recognised_in_many_languages(description: str) -> None:
+    ds = bare(SeriesDescription=description, ViewPosition="AP", ImageLaterality="L")
+    assert outcome(ds) in (Side.LEFT, C.SIDE_CONTRADICTORY)
+    assert outcome(ds) is (C.SIDE_CONTRADICTORY if description in ("両膝正面", "ברך ימין") else Side.LEFT)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"BodyPartExamined": "PATELLA"},
+        {"BodyPartExamined": "LEG"},
+        {"BodyPartExamined": "EXTREMITY"},
+        {"BodyPartExamined": "LOWER EXTREMITY"},
+        {"AnatomicRegionSequence": [code("61685007", "SCT", "Lower limb")]},
+        {"AnatomicRegionSequence": [code("T-D9000", "SRT", "Lower limb")]},
+        {"BodyPartExamined": "CHEST"},
+        {"BodyPartExamined": "KNEE", "SeriesDescription": "Chest PA"},
+        {"BodyPartExamined": "KNEE", "StudyDescription": "B?cken"},
+        {"BodyPartExamined": "SHOULDER", "SeriesDescription": "KNEE AP"},
+        {"SeriesDescription": "Kneeling chest"},
+        {"SeriesDescription": "Monkey"},
+        {"SeriesDescription": "AP below knee stump"},
+        {"SeriesDescription": "膝 股関節"},
+        {"StudyDescription": "Knee and ankle"},
+        {"AnatomicRegionSequence": [code("70258002", "SCT", "Ankle joint")], "SeriesDescription": "KNEE"},
+        {"AnatomicRegionSequence": [code("0000", "99X", "Hip joint")], "BodyPartExamined": "KNEE"},
+    ],
+)
+def test_hints_are_not_enough_and_contradictions_refuse(attributes: dict[str, Any]) -> None:
+    assert outcome(bare(**({"ViewPosition": "AP", "ImageLaterality": "L"} | attributes))) is C.NOT_A_KNEE
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"BodyPartExamined": "KNEE"},
+        {"BodyPartExamined": "knee joint"},
+        {"BodyPartExamined": "EXTREMITY", "SeriesDescription": "Knee"},
+        {"BodyPartExamined": "PATELLA", "StudyDescription": "XR Knee"},
+        {"AnatomicRegionSequence": [code("72696002", "SCT", "Knee")]},
+        {"AnatomicRegionSequence": [code("49076000", "SCT", "Knee joint")]},
+        {"AnatomicRegionSequence": [code("T-D9200", "SRT", "Knee")]},
+        {"AnatomicRegionSequence": [code("0000", "99X", "Knee region")]},
+        {"ProcedureCodeSequence": [code("73562", "C4", "3 views")]},
+        {"SeriesDescription": "Knee AP", "StudyDescription": "Knee and ankle"},
+    ],
+)
+def test_positive_evidence_is_enough(attributes: dict[str, Any]) -> None:
+    assert outcome(bare(**({"ViewPosition": "AP", "ImageLaterality": "L"} | attributes))) is Side.LEFT
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, C.VIEW_UNKNOWN),
+        ({"ViewPosition": "AP"}, Side.LEFT),
+        ({"ViewPosition": "PA"}, Side.LEFT),
+        ({"ViewPosition": "pa"}, Side.LEFT),
+        ({"ViewPosition": "AP STANDING"}, Side.LEFT),
+        ({"ViewPosition": "LL"}, C.NO_FRONTAL_VIEW),
+        ({"ViewPosition": "RL"}, C.NO_FRONTAL_VIEW),
+        ({"ViewPosition": "LLD"}, C.NO_FRONTAL_VIEW),
+        ({"ViewPosition": "LLO"}, C.NO_FRONTAL_VIEW),
+        ({"ViewCodeSequence": [code("399348003", "SCT", "AP")]}, Side.LEFT),
+        ({"ViewCodeSequence": [code("272479007", "SCT", "PA")]}, Side.LEFT),
+        ({"ViewCodeSequence": [code("R-10206", "SRT", "x")]}, Side.LEFT),
+        ({"ViewCodeSequence": [code("425042007", "SCT", "Rosenberg")]}, Side.LEFT),
+        ({"ViewCodeSequence": [code("399067008", "SCT", "lateral")]}, C.NO_FRONTAL_VIEW),
+        ({"ViewCodeSequence": [code("399110001", "SCT", "tangential")]}, C.NO_FRONTAL_VIEW),
+        ({"ViewCodeSequence": [code("399284007", "SCT", "Merchant")]}, C.NO_FRONTAL_VIEW),
+        ({"ViewPosition": "AP", "ViewCodeSequence": [code("399067008", "SCT", "lateral")]}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "standing weight bearing"}, C.VIEW_UNKNOWN),
+        ({"SeriesDescription": "AP standing"}, Side.LEFT),
+        ({"SeriesDescription": "a.p. stehend"}, Side.LEFT),
+        ({"SeriesDescription": "Genou face"}, Side.LEFT),
+        ({"SeriesDescription": "Bilateral"}, C.VIEW_UNKNOWN),
+        ({"SeriesDescription": "profil"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "sunrise"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "SKYLINE"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "Défilé rotulien"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "側面"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "PA Rosenberg"}, Side.LEFT),
+        ({"SeriesDescription": "PA tunnel"}, C.VIEW_UNKNOWN),
+        ({"SeriesDescription": "AP/LAT"}, C.VIEW_UNKNOWN),
+        ({"SeriesDescription": "AP/LAT", "ViewPosition": "AP"}, Side.LEFT),
+        ({"SeriesDescription": "AP/LAT", "ViewPosition": "LL"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "LAT", "ViewPosition": "AP"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "oblique", "ViewPosition": "AP"}, C.NO_FRONTAL_VIEW),
+        ({"StudyDescription": "Knee AP and lateral", "ViewPosition": "AP"}, Side.LEFT),
+        ({"StudyDescription": "Knee AP and lateral"}, C.VIEW_UNKNOWN),
+        ({"SeriesDescription": "Long leg AP", "ViewPosition": "LL"}, C.NO_FRONTAL_VIEW),
+    ],
+)
+def test_views(attributes: dict[str, Any], expected: object) -> None:
+    assert outcome(bare(**({"BodyPartExamined": "KNEE", "ImageLaterality": "L"} | attributes))) is expected
+
+
+def _modified(value: str) -> list[Dataset]:
+    region = code("72696002", "SCT", "Knee")
+    region.AnatomicRegionModifierSequence = [code(value, "SCT", "side")]
+    return [region]
+
+
+def _framed(side: str) -> list[Dataset]:
+    anatomy, group = Dataset(), Dataset()
+    anatomy.FrameLaterality = side
+    group.FrameAnatomySequence = [anatomy]
+    return [group]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, C.SIDE_UNKNOWN),
+        ({"ImageLaterality": "U"}, C.SIDE_UNKNOWN),
+        ({"ImageLaterality": ""}, C.SIDE_UNKNOWN),
+        ({"ImageLaterality": "R"}, Side.RIGHT),
+        ({"Laterality": "L"}, Side.LEFT),
+        ({"Laterality": "R", "ImageLaterality": "U"}, Side.RIGHT),
+        ({"SharedFunctionalGroupsSequence": _framed("R")}, Side.RIGHT),
+        ({"AnatomicRegionSequence": _modified("24028007")}, Side.RIGHT),
+        ({"AnatomicRegionSequence": _modified("7771000")}, Side.LEFT),
+        ({"SeriesDescription": "Knee right"}, Side.RIGHT),
+        ({"SeriesDescription": "Lt knee"}, Side.LEFT),
+        ({"SeriesDescription": "Genou droit"}, Side.RIGHT),
+        ({"SeriesDescription": "Knie links"}, Side.LEFT),
+        ({"SeriesDescription": "Kniegelenk re."}, Side.RIGHT),
+        ({"SeriesDescription": "ginocchio dx"}, Side.RIGHT),
+        ({"SeriesDescription": "DX knee"}, C.SIDE_UNKNOWN),
+        ({"SeriesDescription": "膝 左"}, Side.LEFT),
+        ({"SeriesDescription": "Høyre kne"}, Side.RIGHT),
+        ({"SeriesDescription": "Knee L"}, C.SIDE_UNKNOWN),
+        ({"SeriesDescription": "Knee L", "ImageLaterality": "L"}, Side.LEFT),
+        ({"SeriesDescription": "Knee L", "ImageLaterality": "R"}, C.SIDE_CONTRADICTORY),
+        ({"SeriesDescription": "Genou: bilan d'origine"}, C.SIDE_UNKNOWN),
+        ({"SeriesDescription": "bright outright"}, C.SIDE_UNKNOWN),
+        ({"StudyDescription": "XR knee left"}, Side.LEFT),
+        ({"StudyDescription": "XR knees bilateral"}, C.SIDE_UNKNOWN),
+        ({"StudyDescription": "XR knees bilateral", "ImageLaterality": "R"}, Side.RIGHT),
+        ({"ImageLaterality": "L", "Laterality": "R"}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": "L", "AnatomicRegionSequence": _modified("24028007")}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": "L", "SeriesDescription": "Right knee"}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": "L", "StudyDescription": "Right knee"}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": "L", "SharedFunctionalGroupsSequence": _framed("R")}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": "L", "SeriesDescription": "Both knees"}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": "B", "SeriesDescription": "Left knee"}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": "B", "PatientOrientation": ["L", "F"]}, BILATERAL),
+        ({"SeriesDescription": "Bilateral knee", "PatientOrientation": ["R", "F"]}, BILATERAL),
+        ({"SeriesDescription": "Left and right knee", "PatientOrientation": ["L", "F"]}, BILATERAL),
+        ({"SeriesDescription": "Knees bilateral"}, C.SIDE_UNKNOWN),
+        ({"SeriesDescription": "Right knee", "Rows": 1000, "Columns": 2000}, C.SIDE_UNKNOWN),
+        ({"ImageLaterality": "R", "Rows": 1000, "Columns": 2000}, Side.RIGHT),
+        ({"Rows": 1000, "Columns": 2000}, C.SIDE_UNKNOWN),
+    ],
+)
+def test_sides(attributes: dict[str, Any], expected: object) -> None:
+    assert outcome(bare(**({"BodyPartExamined": "KNEE", "ViewPosition": "AP"} | attributes))) == expected
+
+
+def test_reasons_are_ascii_sentences_without_free_text() -> None:
+    secret = "Mustermann"
+    for attributes in (
+        {"SeriesDescription": f"{secret} lateral 側面"},
+        {"SeriesDescription": f"{secret} 側面", "ViewPosition": None},
+        {"SeriesDescription": f"{secret} hip"},
+        {"BodyPartExamined": secret.upper()},
+        {"StudyDescription": f"right {secret}"},
+        {"ViewCodeSequence": [code("399067008", "SCT", secret)]},
+        {"AnatomicRegionSequence": [code("0", "99", f"{secret} hip")]},
+        {"ImageType": ["DERIVED", "SECONDARY", secret]},
+        {"PatientOrientation": [secret, "F"], "ImageLaterality": "B"},
+    ):
+        found = judged(phantoms.dx_knee("L", attributes=attributes))
+        for refusal in found.refusals:
+            assert refusal.reason.isascii()
+            assert refusal.reason.endswith(".")
+            assert secret.casefold()[:6] not in refusal.reason.casefold() or "PatientOrientation" in attributes
+            assert refusal.source is not None
+        for candidate in found.candidates:
+            assert all(secret.casefold() not in e.value.casefold() and e.value.isascii() for e in candidate.evidence)
+
+
+def test_real_files_that_are_no_knee_films(shared_data: Path) -> None:
+    for study in group_studies([shared_data / "dicom"]):
+        found = select(study, accept_secondary_capture=True)
+        assert found.candidates == ()
+        assert found.refusals
+
+
+def test_negatives() -> None:
+    assert outcome(phantoms.dx_lateral()) is C.NO_FRONTAL_VIEW
+    assert outcome(phantoms.dx_chest()) is C.NOT_A_KNEE
+    assert outcome(phantoms.dx_hand()) is C.NOT_A_KNEE
