@@ -112,6 +112,12 @@ class Listener:
             return sum(peer.established for peer in self._peers)
 
     @property
+    def connections(self) -> int:
+        """Open connections at this moment, those that have not introduced themselves included."""
+        with self._lock:
+            return len(self._peers)
+
+    @property
     def is_alive(self) -> bool:
         """Whether connections are being accepted."""
         return self._thread.is_alive()
