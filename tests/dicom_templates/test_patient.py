@@ -103,7 +103,7 @@ def test_odd_values_are_copied_as_they_are() -> None:
 
 
 def test_missing_type_2_elements_are_written_empty() -> None:
-    source = header(**dict.fromkeys(TYPE_2))
+    source = header(**dict.fromkeys(TYPE_2))  # type: ignore[arg-type]
     for dataset in one_knee(source).all:
         back = written(dataset)
         assert [keyword for keyword in TYPE_2 if keyword not in back] == []

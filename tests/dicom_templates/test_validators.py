@@ -70,7 +70,7 @@ ALLOWED = {
 }
 
 # DCMTK 3.6.7 checks text in some character sets only, and says so.
-ALLOWED_DSRDUMP = r"W: The VR checker does not support this Specific Character Set: .*"
+ALLOWED_DSRDUMP = r"W: (The VR checker does not support this|Reading unknown/unsupported) ?Specific ?Character ?Set.*"
 
 
 def kinds() -> dict[str, tuple[Sequence[Dataset], Sequence[Dataset]]]:
