@@ -56,10 +56,12 @@ def check_bundles(settings: Settings) -> Iterator[Check]:
     """Each manifest is read here; loading and replaying happens once for all of them, in a child."""
     for folder in settings.bundles or (SHIPPED,):
         try:
-            identity = Manifest.read(folder).identity()
+            manifest = Manifest.read(folder)
+            manifest.verify_files()
         except BundleError as error:
             yield Check("bundle", Verdict.FAILED, str(error), f"put a whole bundle at {folder}, or mend `bundles`")
             return
+        identity = manifest.identity()
         told = f"{identity.name} {identity.version} ({identity.task}), digest {identity.digest[:12]}"
         if identity.synthetic:
             yield Check(

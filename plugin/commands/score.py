@@ -30,7 +30,7 @@ def score(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     settings = settings_of(arguments)
     for folder in settings.bundles or (SHIPPED,):
-        Manifest.read(folder)  # says at once what a child would find out after seconds
+        Manifest.read(folder).verify_files()  # says at once what a child would find out after seconds
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigurationError(f"--jobs {arguments.jobs}: give 1 or more")
     request = Request(settings, _made(arguments.out), datetime.now().astimezone(), arguments.accept_secondary_capture)

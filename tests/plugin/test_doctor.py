@@ -1,0 +1,111 @@
+"""`genu doctor`: each check finds what it is for, and says what to do."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from inference.errors import BundleError
+from plugin import doctor
+from plugin.cli import main
+from plugin.doctor import Verdict
+from plugin.settings import Settings, load
+from tests.plugin.peers import archive
+from tests.plugin.receiving import listening
+from tests.plugin.standin import genu, standin_bundle
+
+
+def settings(tmp_path: Path, **values: object) -> Settings:
+    return load(None, {"data_dir": tmp_path / "data", "bundles": [standin_bundle()], "listener": {"port": 0}} | values)
+
+
+def test_a_sound_installation_passes_and_a_stand_in_is_named(tmp_path: Path) -> None:
+    done = genu("doctor", "--data-dir", tmp_path / "data", "--config", _config(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "answer their stored probes" in done.stdout
+    assert "synthetic stand-in" in done.stdout
+    assert not (tmp_path / "data").exists(), "looking changes nothing"
+
+
+def _config(tmp_path: Path) -> Path:
+    file = tmp_path / "genu.toml"
+    file.write_text(f'bundles = ["{standin_bundle()}"]\n[listener]\nport = 0\n')
+    return file
+
+
+def test_a_damaged_bundle_is_found_without_loading_it(tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(standin_bundle(), tmp_path / "bundle"))
+    (bundle / "weights.safetensors").unlink()
+    (check,) = doctor.check_bundles(settings(tmp_path, bundles=[bundle]))
+    assert (check.verdict, check.about) == (Verdict.FAILED, "bundle")
+    assert "weights.safetensors" in check.seen and check.remedy
+
+
+def test_a_bundle_that_does_not_replay_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The manifest is sound but the child cannot load the bundle: here because the child is given none.
+    monkeypatch.setattr(doctor, "dumps", lambda _settings: settings(tmp_path, bundles=[tmp_path]).model_dump_json())
+    *_, probe = doctor.check_bundles(settings(tmp_path))
+    assert (probe.verdict, probe.about) == (Verdict.FAILED, "probe")
+    assert "bundle.json" in probe.seen
+
+
+def test_a_full_disk_and_a_low_one_are_told_apart(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    verdicts = [
+        doctor.check_disk(settings(tmp_path, listener={"min_free_bytes": least})).verdict
+        for least in (free * 2, free // 2, 0)
+    ]
+    assert verdicts == [Verdict.FAILED, Verdict.WARNING, Verdict.FINE]
+
+
+def test_a_folder_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    check = doctor.check_disk(settings(tmp_path))
+    assert check.verdict is Verdict.FAILED
+    assert str(tmp_path / "data") in check.seen
+
+
+def test_a_port_is_free_or_ours_or_taken(tmp_path: Path) -> None:
+    with listening(tmp_path / "other") as running:
+        ours = doctor.check_port(settings(tmp_path, listener={"port": running.port}))
+    assert ours.verdict is Verdict.FINE and "answers C-ECHO" in ours.seen
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        # A stranger that closes what it accepts: no C-ECHO.
+        stranger.settimeout(0.01)
+        taken = doctor.check_port(settings(tmp_path, listener={"port": port}))
+    assert taken.verdict is Verdict.FAILED and "stop the program" in taken.remedy
+    free = doctor.check_port(settings(tmp_path, listener={"port": port}))
+    assert free.verdict is Verdict.FINE and "is free" in free.seen
+
+
+# pynetdicom does not close its socket when a connection is refused.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning")
+def test_destinations_are_asked(tmp_path: Path) -> None:
+    with archive([]) as peer:
+        there = {"kind": "cstore", "name": "pacs", "host": "127.0.0.1", "port": peer.port, "ae_title": "PACS"}
+        found = settings(tmp_path, destinations=[there])
+        assert doctor.check_destination(found.destinations[0], found).verdict is Verdict.FINE
+    gone = doctor.check_destination(found.destinations[0], found)
+    assert gone.verdict is Verdict.FAILED
+    assert "PACS@127.0.0.1" in gone.seen and "AE titles" in gone.remedy
+
+
+def test_a_destination_folder_that_is_not_mounted_is_found(tmp_path: Path) -> None:
+    share = {"kind": "folder", "name": "share", "path": tmp_path / "share", "create": False}
+    found = settings(tmp_path, destinations=[share])
+    assert doctor.check_destination(found.destinations[0], found).verdict is Verdict.FAILED
+    (tmp_path / "share").mkdir()
+    assert doctor.check_destination(found.destinations[0], found).verdict is Verdict.FINE
+
+
+def test_a_failed_check_is_exit_status_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_folder: Path) -> None:
+        raise BundleError("no bundle at all")
+
+    monkeypatch.setattr(doctor.Manifest, "read", broken)
+    assert main(["doctor", "--data-dir", str(tmp_path)]) == 1
+    assert "no bundle at all" in capsys.readouterr().out
