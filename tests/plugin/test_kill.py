@@ -21,8 +21,9 @@ def test_fifty_kills(tmp_path: Path) -> None:
 
 @needs_dcmtk
 @pytest.mark.soak
-def test_soak(tmp_path: Path) -> None:
-    rounds = os.environ.get("GENU_SOAK_ROUNDS")
-    if rounds is None:
-        pytest.skip("set GENU_SOAK_ROUNDS, as `make soak` does")
-    print(run_rounds(tmp_path, rounds=int(rounds), seed=int(os.environ.get("GENU_SOAK_SEED", "1")), pause=(0.02, 0.5)))
+def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    asked_for = request.config.getoption("-m") == "soak"
+    rounds = int(os.environ.get("GENU_SOAK_ROUNDS", "500" if asked_for else "0"))
+    if not rounds:
+        pytest.skip("hundreds of rounds: run `make soak`, or set GENU_SOAK_ROUNDS")
+    print(run_rounds(tmp_path, rounds=rounds, seed=int(os.environ.get("GENU_SOAK_SEED", "1")), pause=(0.02, 0.5)))
