@@ -78,9 +78,12 @@ def draw_knee(knee: KneeFinding, rendering: npt.NDArray[np.uint8]) -> Drawing:
     top = TITLE + MARGIN // 2 + (area - size[1]) // 2
     corners = ((left, top), (left + size[0] + MARGIN, top))
     titles = ("Source image", f"Model attention ({_METHOD_WORDS.get(knee.saliency.method, 'saliency')})")
+    free = 0.0  # where a title may begin: panels of very tall films are narrower than their titles
     for panel, corner, title in zip((plain, overlaid), corners, titles, strict=True):
         canvas.paste(Image.fromarray(panel), corner)
-        pen.text((corner[0], corner[1] - TITLE + 6), title, font=_font(17), fill=_DIM)
+        free = max(float(corner[0]), free)
+        pen.text((free, corner[1] - TITLE + 6), title, font=_font(17), fill=_DIM)
+        free += _font(17).getlength(title) + MARGIN
         _outline(pen, knee.box, view, corner, scale)
     _sidebar(canvas, knee, rendering, view, (width - SIDEBAR - MARGIN, TITLE + MARGIN // 2))
     pixels = np.asarray(canvas).copy()
