@@ -1,4 +1,4 @@
-"""No patient identity outside of DICOM objects: canaries in all text attributes, then a grep over all that is written."""
+"""No patient identity outside of DICOM: canaries in all text attributes, then a grep over all that is written."""
 
 import shutil
 import subprocess
