@@ -1,7 +1,7 @@
 """Stored pixel values of one image, from any transfer syntax that a decoder here reads; the rest is refused by name.
 
 Sizes are checked against the header, the limits and the codestream before a codec runs. Decoders are named per
-syntax, since pydicom's own order may pick a slower one.
+syntax, since pydicom's own order may pick a slower one; GDCM runs in a process of its own.
 """
 
 from collections.abc import Iterator
@@ -22,24 +22,24 @@ from inference.errors import RefusalError, ResourceError, UnreadableError
 from inference.findings import RefusalCode
 from inference.headers import controlled, first, number
 from inference.instances import VALUE_ERRORS, Instance, OpenInstance, open_instance
+from inference.isolated import PLUGIN, register
 from inference.limits import DEFAULT_LIMITS, Limits
 from inference.structure import fragments_end
 
 Stored = npt.NDArray[np.integer]
 
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"})
-_EXTENDED_12_BIT = "1.2.840.10008.1.2.4.51"
 _RLE = "1.2.840.10008.1.2.5"
 # The first that is installed decodes; measured in docs/selection.md.
 _PLUGINS: dict[str, tuple[str, ...]] = {
-    "1.2.840.10008.1.2.4.50": ("pillow", "gdcm"),
-    _EXTENDED_12_BIT: ("gdcm",),
-    "1.2.840.10008.1.2.4.57": ("gdcm",),
-    "1.2.840.10008.1.2.4.70": ("gdcm",),
+    "1.2.840.10008.1.2.4.50": ("pillow", PLUGIN),
+    "1.2.840.10008.1.2.4.51": (PLUGIN,),
+    "1.2.840.10008.1.2.4.57": (PLUGIN,),
+    "1.2.840.10008.1.2.4.70": (PLUGIN,),
     "1.2.840.10008.1.2.4.80": ("pyjpegls",),
     "1.2.840.10008.1.2.4.81": ("pyjpegls",),
-    "1.2.840.10008.1.2.4.90": ("pylibjpeg", "gdcm"),
-    "1.2.840.10008.1.2.4.91": ("pylibjpeg", "gdcm"),
+    "1.2.840.10008.1.2.4.90": ("pylibjpeg", PLUGIN),
+    "1.2.840.10008.1.2.4.91": ("pylibjpeg", PLUGIN),
     "1.2.840.10008.1.2.4.201": ("pylibjpeg",),
     "1.2.840.10008.1.2.4.202": ("pylibjpeg",),
     "1.2.840.10008.1.2.4.203": ("pylibjpeg",),
@@ -161,6 +161,7 @@ def _refuse_unsupported(syntax: str) -> None:
 
 
 def _plugin(syntax: str) -> str | None:
+    register()
     available = get_decoder(syntax).available_plugins
     return next((name for name in _PLUGINS[syntax] if name in available), None)
 
@@ -233,8 +234,6 @@ def _compressed(raw: bytes, found: PixelFormat, instance: Instance) -> Stored:
         frame = b"".join(generate_frames(raw, number_of_frames=1))
         if syntax != _RLE:
             _check_frame(frame, found, name)
-        if syntax == _EXTENDED_12_BIT and found.bits_stored > 8:
-            return _gdcm_extended(frame, found, syntax)
         dataset = _for_pydicom(raw, found, syntax)
         values, _ = get_decoder(syntax).as_array(dataset, index=0, decoding_plugin=_plugin(syntax) or "")
         shape = (found.rows, found.columns) if found.samples == 1 else (found.rows, found.columns, 3)
@@ -267,28 +266,6 @@ def _for_pydicom(raw: bytes, found: PixelFormat, syntax: str) -> Dataset:
         dataset.PlanarConfiguration = int(found.planar)
     dataset.add(DataElement(0x7FE00010, "OB" if syntax not in _NATIVE or found.bits_allocated == 8 else "OW", raw))
     return dataset
-
-
-def _gdcm_extended(frame: bytes, found: PixelFormat, syntax: str) -> Stored:
-    """JPEG Extended with 12 bits: pydicom's plug-in declines it, GDCM itself decodes it right (tested against CT)."""
-    import gdcm
-
-    fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(frame)
-    fragments = gdcm.SequenceOfFragments.New()
-    fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
-    element.SetValue(fragments.__ref__())
-    image = gdcm.Image()
-    image.SetNumberOfDimensions(2)
-    image.SetDimensions((found.columns, found.rows, 1))
-    image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation.GetPIType(found.photometric)
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, found.bits_stored, found.bits_stored - 1, int(found.signed)))
-    decoded: bytes = image.GetBuffer().encode("utf-8", "surrogateescape")
-    return np.frombuffer(decoded, "<i2" if found.signed else "<u2").reshape(found.rows, found.columns)
 
 
 @contextmanager

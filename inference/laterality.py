@@ -1,12 +1,13 @@
 """Which side? Every source is asked; two that disagree mean that nobody knows (PS3.3 C.7.3.1, C.8.11.7)."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from pydicom.dataset import Dataset
 
 from inference.findings import Evidence, RefusalCode, Side
-from inference.headers import codes, controlled, first, items, number, texts
+from inference.headers import codes, first, items, number, texts
 from inference.words import BILATERAL, KNEE, LEFT, RIGHT, Text, said
 
 BILATERAL_FILM: Literal["B"] = "B"
@@ -15,6 +16,7 @@ _VALUES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R", "B": "B", "BOTH": "B",
 _CODES = {"7771000": "L", "G-A101": "L", "24028007": "R", "G-A100": "R", "51440002": "B", "G-A102": "B"}
 _IMAGE_TEXTS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
 _STUDY_TEXTS = ("StudyDescription", "RequestedProcedureDescription", "PerformedProcedureStepDescription")
+_DIRECTIONS = re.compile(r"[APLRHF]{1,3}(\\[APLRHF]{1,3})?")
 _WIDE = 1.2  # columns per row above which a film without a stated side may hold two knees
 
 
@@ -76,7 +78,8 @@ def columns_to_left(header: Dataset) -> bool | None:
 def _bilateral(header: Dataset, evidence: tuple[Evidence, ...], towards_left: bool | None) -> SideDecision:
     if towards_left is not None:
         return SideDecision(evidence, BILATERAL_FILM, towards_left, None)
-    value = controlled("\\".join(texts(header, "PatientOrientation"))) or "empty"
+    found = "\\".join(texts(header, "PatientOrientation")).upper()
+    value = found if _DIRECTIONS.fullmatch(found) else "unusable" if found else "empty"
     return _unknown(
         evidence, f"The film shows both knees, but Patient Orientation ({value}) does not say which is which."
     )

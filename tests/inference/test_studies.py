@@ -13,6 +13,8 @@ from tests import phantoms
 from tests.phantoms import code
 
 C = RefusalCode
+# The phantoms are given odd values on purpose; pydicom warns when they are set.
+pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 
 
 def judged(ds: Dataset, **options: bool) -> Selection:
@@ -31,18 +33,8 @@ def outcome(ds: Dataset, **options: bool) -> Any:
 
 def bare(**attributes: Any) -> Dataset:
     """A DX that says nothing but what is given."""
-    silent = dict.fromkeys(
-        (
-            "AnatomicRegionSequence",
-            "ViewCodeSequence",
-            "BodyPartExamined",
-            "ViewPosition",
-            "ImageLaterality",
-            "StudyDescription",
-            "SeriesDescription",
-            "PatientOrientation",
-        )
-    )
+    spoken = "AnatomicRegionSequence ViewCodeSequence BodyPartExamined ViewPosition ImageLaterality StudyDescription"
+    silent = dict.fromkeys((*spoken.split(), "SeriesDescription", "PatientOrientation"))
     return phantoms.dx_knee("L", attributes=silent | attributes)
 
 
@@ -323,7 +315,7 @@ def test_reasons_are_ascii_sentences_without_free_text() -> None:
         for refusal in found.refusals:
             assert refusal.reason.isascii()
             assert refusal.reason.endswith(".")
-            assert secret.casefold()[:6] not in refusal.reason.casefold() or "PatientOrientation" in attributes
+            assert secret.casefold()[:6] not in refusal.reason.casefold()
             assert refusal.source is not None
         for candidate in found.candidates:
             assert all(secret.casefold() not in e.value.casefold() and e.value.isascii() for e in candidate.evidence)
