@@ -46,6 +46,8 @@ def server_context(tls: Tls) -> ssl.SSLContext:
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _harden(context)
+    # No session tickets: a peer that polls its socket takes them for data and blocks (pynetdicom does).
+    context.num_tickets = 0
     _load(context, tls)
     if tls.require_peer_certificate:
         context.verify_mode = ssl.CERT_REQUIRED
