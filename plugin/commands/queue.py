@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from inference.errors import DataError
@@ -22,11 +22,14 @@ from plugin.settings import Settings
 
 STUDIES_SHOWN = 25
 WATCH_SECONDS = 1.0
+PIPED_WIDTH = 200
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Show the queue once, or with --watch until interrupted."""
     console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
     with _open_queue(settings_of(arguments)) as queue:
         if arguments.watch and not arguments.json and console.is_terminal:
             with Live(render(queue), console=console, auto_refresh=False) as live:
@@ -114,7 +117,8 @@ def _counts(snapshot: Snapshot) -> Text:
 
 
 def _studies(jobs: tuple[JobRow, ...]) -> Table:
-    table = Table("study", "revision", "state", "outcome", "knees", "since", box=None, pad_edge=False)
+    study = Column("study", overflow="fold")  # whole, to be copied into `genu retry`
+    table = Table(study, "revision", "state", "outcome", "knees", "since", box=None, pad_edge=False)
     for job in jobs:
         since = datetime.fromtimestamp(job.finished_at or job.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(job.study_uid, str(job.revision), job.state.value, job.status or "", _knees(job), since)
