@@ -1,4 +1,8 @@
-"""The rig of the kill test: a sender that never gives up, processes that are killed, and the final account."""
+"""The rig of the kill test: a sender that never gives up, processes that are killed, and the final account.
+
+All processes are kept busy most of the time (the sender does not pause, scoring and storing take a while), so that
+kills fall between two steps and not into idleness.
+"""
 
 import os
 import random
@@ -20,6 +24,7 @@ from pydicom import dcmread
 from pynetdicom import AE, evt
 
 from plugin.jobs import Queue
+from plugin.rows import JobState
 from plugin.settings import Settings, dumps, load
 from tests.phantoms import write
 from tests.plugin.fakes import film
@@ -29,6 +34,8 @@ from tests.plugin.queue_helpers import SC, SR
 
 FILMS = 2
 QUIET_SECONDS = 3.0
+BACKLOG = 25  # studies that wait for a worker: beyond it the sender rests
+STORING_SECONDS = 0.02
 
 
 def settings_in(folder: Path, archive_port: int) -> Settings:
@@ -91,9 +98,11 @@ class Processes:
 class Sender(threading.Thread):
     """A modality (DCMTK's storescu): sends study after study, and each again until all of it is answered 0x0000."""
 
-    def __init__(self, port: int, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path) -> None:
         super().__init__(name="sender")
-        self._command = ["storescu", "-aet", "XR", "-aec", "GENU", "-ta", "5", "-td", "5", "127.0.0.1", str(port)]
+        where = ["127.0.0.1", str(settings.listener.port)]
+        self._command = ["storescu", "-aet", "XR", "-aec", "GENU", "-ta", "5", "-td", "5", *where]
+        self._queue = Queue.open(settings)
         self._folder = folder
         self.stopping = threading.Event()
         self.accepted: dict[str, int] = {}  # study -> films
@@ -109,7 +118,9 @@ class Sender(threading.Thread):
                 self.retries += 1
                 time.sleep(0.02)
             self.accepted[films[0].StudyInstanceUID] = FILMS
-            self.stopping.wait(0.1)
+            while self._queue.snapshot().jobs[JobState.QUEUED] > BACKLOG and not self.stopping.is_set():
+                time.sleep(0.05)
+        self._queue.close()
 
     def _stored(self, paths: list[str]) -> bool:
         environment = os.environ | {"TCP_NODELAY": "1"}  # without it DCMTK waits 44 ms an image
@@ -126,11 +137,13 @@ class Archive:
     studies: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def on_store(self, event: Any) -> int:
+        time.sleep(STORING_SECONDS / 2)
         uid = str(event.request.AffectedSOPInstanceUID)
         arrivals = self.received.setdefault(uid, [])
         arrivals.append(sha256(event.request.DataSet.getvalue()).hexdigest())
         if len(arrivals) == 1:
             self.studies[str(event.dataset.StudyInstanceUID), str(event.request.AffectedSOPClassUID)] += 1
+        time.sleep(STORING_SECONDS / 2)
         return 0x0000
 
     @contextmanager
@@ -154,7 +167,7 @@ def run_rounds(folder: Path, rounds: int, seed: int, pause: tuple[float, float])
     with archive.serving():
         settings = settings_in(folder, archive.port)
         processes = Processes(settings, folder / "log.jsonl")
-        sender = Sender(settings.listener.port, folder / "films")
+        sender = Sender(settings, folder / "films")
         try:
             sender.start()
             kills: Counter[str] = Counter()
@@ -174,7 +187,16 @@ def run_rounds(folder: Path, rounds: int, seed: int, pause: tuple[float, float])
             processes.close()
         _check(settings, sender.accepted, archive)
     twice = sum(len(arrivals) - 1 for arrivals in archive.received.values())
-    return f"{rounds} kills {dict(kills)}, {len(sender.accepted)} studies, {sender.retries} retries, {twice} resent"
+    text = f"{rounds} kills {dict(kills)}, {len(sender.accepted)} studies, {sender.retries} sent again by the sender"
+    return f"{text}, {_attempts(settings)} scored again, {twice} delivered again"
+
+
+def _attempts(settings: Settings) -> int:
+    """How often a job was taken up again."""
+    database = sqlite3.connect(settings.queue_path)
+    again = int(database.execute("SELECT SUM(attempts - 1) FROM job").fetchone()[0])
+    database.close()
+    return again
 
 
 def _wait_until_empty(settings: Settings, seconds: float) -> None:

@@ -19,7 +19,7 @@ from plugin.worker import Worker
 from tests.plugin.fakes import FakeScorer
 
 ROLES = ("listener", "worker-1", "worker-2", "deliverer")
-SCORING_SECONDS = 0.03
+SCORING_SECONDS = 0.05
 
 
 def listen(settings: Settings) -> None:
