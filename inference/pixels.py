@@ -8,6 +8,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from inference.decoding import StoredPixels, decode
+from inference.errors import RefusalError
 from inference.findings import SourceImage
 from inference.headers import first, items, texts
 from inference.instances import Instance
@@ -38,9 +39,13 @@ class DisplayImage:
 def load_display(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> DisplayImage:
     """Decode one image and bring it to how a reader sees it.
 
-    Raises RefusalError (NO_PIXEL_DATA, UNDECODABLE_PIXELS, UNSUPPORTED_TRANSFER_SYNTAX) and ResourceError.
+    Raises RefusalError (NO_PIXEL_DATA, UNDECODABLE_PIXELS, UNSUPPORTED_TRANSFER_SYNTAX) naming the instance as its
+    source, and ResourceError.
     """
-    stored = decode(instance, limits)
+    try:
+        stored = decode(instance, limits)
+    except RefusalError as error:
+        raise RefusalError(error.refusal.code, error.refusal.reason, source=instance.sop_instance_uid) from None
     header = stored.header
     padding = padding_mask(stored)
     values = display_values(stored, padding)

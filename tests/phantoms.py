@@ -244,8 +244,8 @@ def _set_equipment(ds: Dataset) -> None:
 def _set_knee(ds: Dataset, side: str | None, view: str, sop_class: str) -> None:
     ds.StudyDescription, ds.SeriesDescription = "PHANTOM Knee", f"PHANTOM Knee {view}"
     ds.BodyPartExamined, ds.ViewPosition = "KNEE", view
-    # Seen AP the columns run towards the patient's left (PS3.3 C.7.6.1.1.1).
-    ds.PatientOrientation = ["L", "F"] if view == "AP" else ["R", "F"]
+    # Hung as if facing the patient, AP or PA: the columns run towards the patient's left (PS3.3 C.7.6.1.1.1).
+    ds.PatientOrientation = ["L", "F"]
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
     if sop_class in (DX_PRESENTATION, DX_PROCESSING):
         ds.ImageType = ["ORIGINAL", "PRIMARY", ""]

@@ -103,9 +103,11 @@ def test_lossy_syntaxes_are_near(ct_files: dict[str, Path], suffix: str, toleran
 
 @pytest.mark.parametrize("suffix", REFUSED)
 def test_retired_syntaxes_are_refused_by_name(ct_files: dict[str, Path], suffix: str) -> None:
+    instance = read_instance(ct_files["1.2.840.10008.1.2" + suffix])
     with pytest.raises(RefusalError) as error:
-        load_display(read_instance(ct_files["1.2.840.10008.1.2" + suffix]))
+        load_display(instance)
     assert error.value.refusal.code is RefusalCode.UNSUPPORTED_TRANSFER_SYNTAX
+    assert error.value.refusal.source == instance.sop_instance_uid
     assert "1.2.840.10008.1.2" + suffix in error.value.refusal.reason
     assert "JPEG" in error.value.refusal.reason
 
