@@ -1,6 +1,6 @@
 """One C-STORE: bytes on disk, row committed, then the status (PS3.4 annex B.2.3).
 
-The order is the promise: Success is only ever returned after `Part.keep` (fsync, rename, fsync of the folder) and
+The order is the promise: Success is only ever returned after `Part.keep` (rename, fsync of file and folder) and
 `Queue.admit` (a committed transaction). Whatever fails before leaves no file and no row, and the peer is told.
 """
 

@@ -3,8 +3,9 @@
     data_dir/incoming/<random>.part    being received
     data_dir/instances/<random>.dcm    complete, fsynced, and named in the queue
 
-No name is made of anything that came from the network. A file is first written and fsynced, then renamed, then the
-folder is fsynced; the caller commits the row after that. What a crash leaves between these steps is removed at start.
+No name is made of anything that came from the network. A file is written, renamed and fsynced, then the folder is
+fsynced; the caller commits the row after that. What a crash leaves between these steps has no row: it is removed at
+the next start.
 """
 
 import contextlib
@@ -124,12 +125,13 @@ class Part:
     def keep(self) -> Kept:
         """Make the file durable under its final name; raises ResourceError and leaves nothing behind when it cannot."""
         with _resources(f"storing in {self._store.instances}"):
-            os.fsync(self._descriptor)
-            self._close()
             final = self._store.instances / f"{uuid.uuid4().hex}.dcm"
             self.path.rename(final)
             self._final = final
+            # In this order one journal transaction carries both: the second fsync finds little left to do.
+            os.fsync(self._descriptor)
             self._store.sync_instances()
+            self._close()
         relative = final.relative_to(self._store.data_dir).as_posix()
         return Kept(relative, self.data_offset + self.size, self._digest.hexdigest())
 

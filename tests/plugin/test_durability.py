@@ -112,7 +112,7 @@ class Trace:
         monkeypatch.setattr(owner, name, traced)
 
 
-def test_order_is_fsync_rename_fsync_commit_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_is_rename_fsync_of_file_and_folder_commit_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = Trace(monkeypatch)
     respond = Association.respond
 
@@ -124,7 +124,7 @@ def test_order_is_fsync_rename_fsync_commit_answer(tmp_path: Path, monkeypatch: 
     with listening(tmp_path) as running, RawPeer(running.port) as peer:
         peer.associate()
         assert peer.store(instance()) == dimse.SUCCESS
-    assert trace.steps == ["fsync", "rename", "fsync", "committed", "answer"]
+    assert trace.steps == ["rename", "fsync", "fsync", "committed", "answer"]
 
 
 def failing(error: BaseException, *, from_call: int = 1) -> Callable[..., Any]:
