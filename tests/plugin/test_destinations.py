@@ -15,7 +15,6 @@ from plugin.settings import CStoreDestination, FolderDestination
 from tests.plugin.peers import archive, free_port, storescp
 from tests.plugin.queue_helpers import SC, SR
 
-
 # pynetdicom drops the socket of a refused connection without closing it.
 refused_connection = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
