@@ -1,6 +1,6 @@
 """GDCM as a decoder plug-in of pydicom, in a process of its own (see `inference.codec_child`).
 
-In 30,000 mutated files GDCM's JPEG codec aborted its process (an uncaught C++ exception); a worker must outlive that.
+Fuzzing made GDCM's JPEG codec abort its process (an uncaught C++ exception); a worker must outlive that.
 The child starts with the first frame that needs it, about 0.1 s, and is kept.
 """
 
