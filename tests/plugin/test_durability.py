@@ -112,7 +112,9 @@ class Trace:
         monkeypatch.setattr(owner, name, traced)
 
 
-def test_order_is_rename_fsync_of_file_and_folder_commit_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_is_rename_then_both_fsyncs_then_commit_then_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trace = Trace(monkeypatch)
     respond = Association.respond
 
