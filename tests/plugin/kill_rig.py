@@ -28,12 +28,12 @@ from plugin.rows import JobState
 from plugin.settings import Settings, dumps, load
 from tests.phantoms import write
 from tests.plugin.fakes import film
-from tests.plugin.kill_roles import ROLES
+from tests.plugin.kill_roles import ROLES, WEIGHTS
 from tests.plugin.peers import free_port
 from tests.plugin.queue_helpers import SC, SR
 
 FILMS = 2
-QUIET_SECONDS = 3.0
+QUIET_SECONDS = 2.0
 BACKLOG = 25  # studies that wait for a worker: beyond it the sender rests
 STORING_SECONDS = 0.02
 
@@ -171,9 +171,13 @@ def run_rounds(folder: Path, rounds: int, seed: int, pause: tuple[float, float])
         try:
             sender.start()
             kills: Counter[str] = Counter()
+            bag: list[str] = []
             for _ in range(rounds):
                 time.sleep(choice.uniform(*pause))
-                role = choice.choice(ROLES)
+                if not bag:  # each role as often as its weight says, in any order
+                    bag = [role for role, weight in zip(ROLES, WEIGHTS, strict=True) for _ in range(weight)]
+                    choice.shuffle(bag)
+                role = bag.pop()
                 processes.kill(role)
                 kills[role] += 1
             sender.stopping.set()
