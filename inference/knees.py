@@ -21,6 +21,7 @@ _STEPS = 11
 _SMALLEST = 0.2  # of the film's larger side; knees on long-leg films are smaller and not looked for
 _SQUARE = 1.3  # a film longer than this is no crop of one knee
 _MINIMUM = 0.22
+_CENTRING = 0.15
 _MARGIN = 0.12
 _LOCAL = {"sigma": 0.08, "floor": 0.1, "clip": 3.0}
 
@@ -64,7 +65,7 @@ def find(
     widest = max(right - left for left, right in windows)
     film = torch.from_numpy(np.ascontiguousarray(image))[None, None]
     ladder = [_scores(film, template, size) for size in _sizes(rows, columns, widest)]
-    return [_best(ladder, (left * columns, right * columns)) for left, right in windows]
+    return [_best(ladder, (left * columns, right * columns), rows) for left, right in windows]
 
 
 def settle(located: Located, image: npt.NDArray[np.float32], template: torch.Tensor) -> Box:
@@ -108,23 +109,28 @@ def _scores(film: torch.Tensor, template: torch.Tensor, size: float) -> _Scores:
     return _Scores(size, _correlate(values, template)[0, 0], columns / shape[1], rows / shape[0])
 
 
-def _best(ladder: Sequence[_Scores], limits: tuple[float, float]) -> list[Located]:
-    peaks: list[Located] = []
+def _best(ladder: Sequence[_Scores], limits: tuple[float, float], rows: int) -> list[Located]:
+    peaks: list[tuple[float, Located]] = []
+    middle, reach_across = (limits[0] + limits[1]) / 2, (limits[1] - limits[0]) / 2
     for position, scores in enumerate(ladder):
-        values = scores.values.clone()
-        across = torch.arange(values.shape[1]) * scores.across
+        across = torch.arange(scores.values.shape[1]) * scores.across
+        down = torch.arange(scores.values.shape[0]) * scores.down
+        # The beam is centred on the joint, so places near the edge of the film need a better match.
+        off_centre = ((across - middle) / reach_across)[None] ** 2 + ((down - rows / 2) / (rows / 2))[:, None] ** 2
+        values = scores.values - _CENTRING * off_centre
         values[:, (across < limits[0]) | (across > limits[1])] = -1
         for _ in range(2):
             row, column = divmod(int(values.argmax()), values.shape[1])
-            if float(values[row, column]) <= 0:
+            merit = float(values[row, column])
+            if merit <= 0:
                 break
             x, y = column * scores.across, row * scores.down
-            peaks.append(_refined(ladder, position, x, y))
+            peaks.append((merit, _refined(ladder, position, x, y)))
             reach = TEMPLATE_SIZE // 2
             values[max(0, row - reach) : row + reach, max(0, column - reach) : column + reach] = -1
-    peaks.sort(key=lambda peak: -peak.score)
-    second = [peak for peak in peaks[1:] if _apart(peak.box, peaks[0].box)]
-    return peaks[:1] + second[:1]
+    ranked = [peak for _, peak in sorted(peaks, key=lambda entry: -entry[0])]
+    second = [peak for peak in ranked[1:] if _apart(peak.box, ranked[0].box)]
+    return ranked[:1] + second[:1]
 
 
 def _refined(ladder: Sequence[_Scores], position: int, x: float, y: float) -> Located:

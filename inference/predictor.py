@@ -159,7 +159,8 @@ class Predictor:
             uid = candidate.instance.sop_instance_uid
             return [], [Refusal(RefusalCode.NO_KNEE_FOUND, reason, source=uid, side=side)]
         box = matches[0].box if half else settle(matches[0], image.values, self.bundle.template)
-        mirrored = side is not self.bundle.spec.canonical_side
+        # A film whose columns run towards the patient's right is stored mirrored.
+        mirrored = (side is not self.bundle.spec.canonical_side) != (candidate.columns_to_left is False)
         values = crop(image.values, box, self.bundle.spec.crop_size, mirror=mirrored)
         location = Evidence("anatomy", "pixels", f"knee match {score:.2f}", "knee")
         return [_Knee(side, image.source, box, values, mirrored, (*candidate.evidence, location))], []

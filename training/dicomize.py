@@ -160,7 +160,7 @@ def _add_pixels(ds: Dataset, pixels: npt.NDArray[np.uint8]) -> None:
     ds.WindowCenter, ds.WindowWidth = 128, 256
     ds.LossyImageCompression = "01"
     ds.LossyImageCompressionRatio, ds.LossyImageCompressionMethod = 10, "ISO_10918_1"
-    ds.DetectorType, ds.ImagerPixelSpacing = "", [1, 1]
+    ds.DetectorType, ds.PositionerType, ds.ImagerPixelSpacing = "", "", [1, 1]
     ds.PixelData = np.ascontiguousarray(pixels).tobytes()
     if len(ds.PixelData) % 2:
         ds.PixelData += b"\0"

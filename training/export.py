@@ -19,7 +19,7 @@ from inference.manifest import FORMAT, LARGEST, Manifest
 from inference.preprocess import PreprocessSpec
 
 PROBE_TOLERANCE = 0.01
-FINDER_THRESHOLD = 0.22
+FINDER_THRESHOLD = 0.2
 
 
 @dataclass(frozen=True, eq=False)
