@@ -21,7 +21,7 @@ ROUNDS = 15
 
 def measure(bundle: Path, scratch: Path) -> list[tuple[str, str, str]]:
     """Rows: what, milliseconds, ratio to the bare forward."""
-    predictor = Predictor.load([bundle])
+    predictor = Predictor.load([bundle], threads=1)  # as genu score has it
     size = predictor.bundle.spec.crop_size
     crop = torch.rand(1, 1, size, size)
     forward = median_ms(lambda: predictor.bundle.probabilities(crop))
