@@ -64,8 +64,11 @@ class Database:
                 return
 
     def _create_schema(self) -> None:
+        with self.read() as run:
+            if _version(run) == SCHEMA_VERSION:
+                return
         with self.write() as run:
-            version = run.connection.execute("PRAGMA user_version").fetchone()[0]
+            version = _version(run)
             if version == 0:
                 for statement in STATEMENTS["schema"].split(";\n"):
                     run.connection.execute(statement)
@@ -142,3 +145,7 @@ class Run:
     def exists(self, name: str, parameters: Parameters | None = None) -> bool:
         """Whether the statement gives a row."""
         return self.one(name, parameters) is not None
+
+
+def _version(run: Run) -> int:
+    return int(run.connection.execute("PRAGMA user_version").fetchone()[0])

@@ -21,6 +21,7 @@ from plugin.settings import Destination, Settings
 _log = logging.getLogger(__name__)
 
 OWNER = "deliverer"
+STOP_SECONDS = 10.0
 RECOVERY_SECONDS = 1.0  # pause after a fault of the queue itself
 Clock = Callable[[], float]
 
@@ -42,15 +43,25 @@ def run(settings: Settings, *, owner: str = OWNER, parent: int | None = None) ->
     ]
     for thread in threads:
         thread.start()
-    logs.event(_log, "deliverer.started", destinations=[thread.name for thread in threads])
+    names = [thread.name for thread in threads]
+    logs.event(_log, "deliverer.started", destinations=names)
+    _warn_of_leftovers(queue, names)
     while not lifetime.wait(0.2):
         if not all(thread.is_alive() for thread in threads):
             return 1  # a courier crashed and said so in the log: start afresh
     for thread in threads:
-        thread.join(timeout=10.0)
-    queue.release_deliveries(owner)
-    queue.close()
+        thread.join(timeout=STOP_SECONDS)
+    if not any(thread.is_alive() for thread in threads):  # else one still waits for its peer, and dies with us
+        queue.release_deliveries(owner)
+        queue.close()
     return 0
+
+
+def _warn_of_leftovers(queue: Queue, names: list[str]) -> None:
+    """What waits for a destination that the settings no longer have is kept, and nobody sends it."""
+    for row in queue.snapshot().destinations:
+        if row.pending and row.name not in names:
+            logs.event(_log, "destination.unknown", level=logging.WARNING, destination=row.name, pending=row.pending)
 
 
 class Courier:

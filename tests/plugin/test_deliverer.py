@@ -176,6 +176,15 @@ def test_a_full_disk_is_a_destination_that_is_down(queue: Queue, clock: Clock) -
     assert row(queue, "folder").pending == 0
 
 
+def test_what_waits_for_a_destination_that_is_gone_is_kept_and_said(
+    queue: Queue, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    score(queue, clock, 1)
+    deliverer._warn_of_leftovers(queue, ["folder"])
+    (record,) = [record for record in caplog.records if record.msg == "destination.unknown"]
+    assert record.genu_fields == {"destination": "pacs", "pending": 2}
+
+
 @pytest.mark.parametrize("ending", ["SIGTERM", "parent"])
 def test_the_process_delivers_and_ends_when_told(tmp_path: Path, clock: Clock, ending: str) -> None:
     with archive([SC, SR]) as peer:
