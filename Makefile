@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 DEMO   := out/demo
 SHARED := ../shared
 
-.PHONY: help setup demo test check format docs bench soak clean
+.PHONY: help setup demo test check format docs bench soak bundle clean
 
 help:
 	@echo "make demo    send two sample studies through the service and show the report"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   format, lint, types, import rules, documentation"
 	@echo "make bench   speed, measured side by side (ARGS=--write puts it into docs/performance.md)"
 	@echo "make soak    hundreds of kills of listener and worker; nothing lost, nothing twice"
+	@echo "make bundle  train the shipped grader again from ../shared (an hour on 2 cores; goes on where it stopped)"
 	@echo "make docs    write the generated pages of docs/ again"
 	@echo "make format  format and mend what ruff can mend"
 	@echo "make setup   only install, for development"
@@ -55,6 +56,17 @@ bench: setup
 
 soak: setup
 	@$(PYTHON) -m pytest -q -m soak $(ARGS)
+
+BUILD := out/bundle
+
+bundle:
+	@.ci/setup full
+	@$(PYTHON) -m training.cli dicomize --images $(SHARED)/data/kl224 --labels $(SHARED)/data/kl224/labels.csv --out $(BUILD)/export
+	@$(PYTHON) -m training.cli index $(BUILD)/export
+	@$(PYTHON) -m training.cli fit --export $(BUILD)/export --run $(BUILD)/run \
+	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite
+	@$(PYTHON) -m training.cli evaluate --run $(BUILD)/run
+	@$(PYTHON) -m training.cli export --run $(BUILD)/run --out inference/bundles/kl
 
 clean:
 	rm -rf .venv out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
