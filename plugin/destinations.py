@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from socket import socket
 from typing import Any, Protocol
 
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.status import code_to_category
 
@@ -23,6 +24,7 @@ from plugin.logs import safe_uid
 from plugin.settings import CStoreDestination, Destination, FolderDestination
 from plugin.tls import client_context
 
+CLOSING_SECONDS = 2.0
 VERIFICATION = "1.2.840.10008.1.1"
 OUT_OF_RESOURCES = range(0xA700, 0xA800)  # PS3.4 B.2.3: it may mend
 
@@ -70,27 +72,20 @@ def opened(destination: Destination, items: Sequence[Outgoing], our_title: str) 
         yield _folder(destination)
         return
     classes = tuple(dict.fromkeys(item.sop_class_uid for item in items))
-    association = _associate(destination, classes, our_title)
-    try:
+    with _association(destination, classes, our_title) as association:
         yield AssociationSession(association)
-    finally:
-        _release(association)
 
 
 def echo(destination: CStoreDestination, our_title: str) -> str:
     """Ask by C-ECHO whether a node is there; returns what is wrong, empty when it answers."""
     try:
-        association = _associate(destination, (VERIFICATION,), our_title)
+        with _association(destination, (VERIFICATION,), our_title) as association:
+            if not association.accepted_contexts:
+                return f"{_where(destination)} accepts the association but not C-ECHO"
+            code = getattr(association.send_c_echo(), "Status", None)
+            return "" if code == 0 else f"{_where(destination)} answers C-ECHO with {_hex(code)}"
     except UnreachableError as error:
         return str(error)
-    try:
-        if not association.accepted_contexts:
-            return f"{_where(destination)} accepts the association but not C-ECHO"
-        status = association.send_c_echo()
-        code = getattr(status, "Status", None)
-        return "" if code == 0 else f"{_where(destination)} answers C-ECHO with {_hex(code)}"
-    finally:
-        _release(association)
 
 
 class FolderSession:
@@ -172,7 +167,9 @@ def _folder(destination: FolderDestination) -> FolderSession:
     return FolderSession(destination.path)
 
 
-def _associate(destination: CStoreDestination, classes: Sequence[str], our_title: str) -> Association:
+@contextmanager
+def _association(destination: CStoreDestination, classes: Sequence[str], our_title: str) -> Iterator[Association]:
+    """An association, released at the end. Raises UnreachableError when the peer is not there or rejects it."""
     ae = AE(ae_title=destination.calling_ae_title or our_title)
     ae.connection_timeout = destination.connect_seconds
     ae.acse_timeout = destination.connect_seconds
@@ -180,20 +177,24 @@ def _associate(destination: CStoreDestination, classes: Sequence[str], our_title
     ae.network_timeout = destination.response_seconds
     for sop_class in classes:
         ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    options: dict[str, Any] = {"ae_title": destination.ae_title}
+    links: list[socket] = []
+    opening = (evt.EVT_CONN_OPEN, lambda event: links.append(event.assoc.dul.socket.socket))
+    options: dict[str, Any] = {"ae_title": destination.ae_title, "evt_handlers": [opening]}
     if destination.tls is not None:
         options["tls_args"] = (client_context(destination.tls), destination.host)
     association = ae.associate(destination.host, destination.port, **options)
-    answer = association.acceptor.primitive
-    # No context accepted is an answer about the objects, though pynetdicom aborts on it: the session refuses each.
-    if not association.is_established and (answer is None or answer.result != 0 or association.accepted_contexts):
-        raise UnreachableError(_why_not(association, _where(destination)))
-    return association
-
-
-def _release(association: Association) -> None:
-    if association.is_established:
-        association.release()
+    try:
+        answer = association.acceptor.primitive
+        # No context accepted is an answer about the objects, though pynetdicom aborts on it: the session refuses each.
+        if not association.is_established and (answer is None or answer.result != 0 or association.accepted_contexts):
+            raise UnreachableError(_why_not(association, _where(destination)))
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+        association.dul.join(CLOSING_SECONDS)
+        for link in links:  # pynetdicom does not close the socket of a connection that the peer closed first
+            link.close()
 
 
 def _why_not(association: Association, where: str) -> str:

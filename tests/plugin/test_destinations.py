@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from inference.errors import DeliveryError
 from plugin.destinations import Outcome, Outgoing, UnreachableError, Verdict, echo, judge, opened
-from plugin.settings import CStoreDestination, FolderDestination
+from plugin.settings import CStoreDestination, FolderDestination, Tls
 from tests.plugin.peers import archive, free_port, storescp
 from tests.plugin.queue_helpers import SC, SR
 
@@ -144,6 +145,22 @@ def test_echo() -> None:
         assert echo(pacs(peer.port), "GENU") == ""
         assert "rejects" in echo(pacs(peer.port, "OTHER"), "GENU")
     assert "cannot be reached" in echo(pacs(free_port()), "GENU")
+
+
+@refused_connection
+def test_tls_to_dcmtk_and_only_to_who_can_prove_itself(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*new, *names], check=True, capture_output=True, timeout=30)
+    with storescp(tmp_path / "in", "+tls", str(key), str(certificate), "-ic") as port:
+        trusting = Tls(certificate=certificate, private_key=key, authorities=certificate)
+        plain = pacs(port)
+        assert send(plain.model_copy(update={"tls": trusting}), [item(tmp_path, 1)]) == [Verdict(Outcome.STORED)]
+        for wrong in (plain, plain.model_copy(update={"tls": Tls()})):
+            with pytest.raises(UnreachableError):
+                send(wrong, [item(tmp_path, 2)])
+    assert len(list((tmp_path / "in").iterdir())) == 1
 
 
 # ---- folder
