@@ -1,4 +1,4 @@
-"""The line of `results.jsonl` that stands for one study; the keys are a contract (docs/results.md, results.schema.json).
+"""One line of `results.jsonl` for each study; the keys are a contract (docs/results.md, results.schema.json).
 
 The worker keeps the same line with its job, so that `genu score` and the service say the same of the same study.
 """
