@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.status import Status
 
 from dicom_templates.tree import render_tree
-from inference.errors import GenuError, ResourceError
+from inference.errors import DataError, GenuError, ResourceError
+from inference.manifest import SHIPPED, Manifest
 from plugin.destinations import Outcome, Outgoing, opened
 from plugin.jobs import Queue
 from plugin.rows import JobState, Snapshot
@@ -53,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(samples: Path, out: Path, bundle: Path | None, console: Console) -> int:
     """All steps in their order. Raises ResourceError when one of them does not come to its end."""
+    Manifest.read(bundle or SHIPPED).verify_files()  # says at once what the worker would say after seconds
     files = sorted(samples.glob("**/*.dcm"))
+    if not files:
+        raise DataError(f"no DICOM file (*.dcm) below {samples}: run `make demo`, which writes samples first")
     headers = [dcmread(file, stop_before_pixels=True) for file in files]
     studies = {str(header.StudyInstanceUID) for header in headers}
     _introduce(headers, console)

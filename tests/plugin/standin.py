@@ -1,8 +1,10 @@
 """A bundle for tests that need scoring but no true grades, and the programs of the service as real processes."""
 
+import atexit
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,9 @@ def standin_bundle() -> Path:
     """A small random bundle, made once a test run."""
     from training.standin import write_random_bundle
 
-    return write_random_bundle(Path(tempfile.mkdtemp(prefix="genu-standin-")) / "bundle")
+    folder = Path(tempfile.mkdtemp(prefix="genu-standin-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_random_bundle(folder / "bundle")
 
 
 def genu(*arguments: object, seconds: float = 180.0) -> subprocess.CompletedProcess[str]:
