@@ -5,11 +5,18 @@
     │   └── UnreadableError     not even the header can be trusted (truncated, absurd sizes, nesting, not DICOM)
     ├── RetryableError          the world is at fault and may mend: try again later
     │   ├── DeliveryError       a destination did not take an object
+    │   │   └── UnreachableError    (plugin.destinations) nobody answers there
     │   └── ResourceError       disk full, memory short, database busy
     ├── UsageError              the person at the command line or in the settings file can mend it
     │   ├── ConfigurationError  a setting is wrong: names the setting, its value and what to do
     │   └── DataError           a table, folder or label is not what the command needs
-    └── BundleError             a model bundle does not load, or does not replay its stored probe
+    ├── BundleError             a model bundle does not load, or does not replay its stored probe
+    ├── StaleClaimError         (plugin.jobs) another worker has the job by now: drop the work
+    ├── ReferencesError         (plugin.references) a storage commitment request that cannot be read
+    └── PeerError               (plugin.wire) the other end of an association; ends that association only
+        ├── PeerGoneError       it closed the connection
+        ├── PeerTooSlowError    it kept a message or the handshake waiting
+        └── ProtocolError       it sent what PS3.8 does not allow
 
 A RefusalError ends as a report; a RetryableError ends as a later attempt and at last as a dead letter; everything else
 that escapes a worker is a bug and ends as a dead letter with its traceback in the log.
@@ -25,9 +32,7 @@ class GenuError(Exception):
 class RefusalError(GenuError):
     """An image, a knee or a study cannot be scored, for a reason that belongs into a report."""
 
-    def __init__(
-        self, code: RefusalCode, reason: str, *, source: str | None = None, side: Side | None = None
-    ) -> None:
+    def __init__(self, code: RefusalCode, reason: str, *, source: str | None = None, side: Side | None = None) -> None:
         super().__init__(f"{code.value}: {reason}")
         self.refusal = Refusal(code=code, reason=reason, source=source, side=side)
 
