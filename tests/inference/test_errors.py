@@ -26,7 +26,7 @@ def drawn() -> dict[str, str]:
     above: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
         match = re.match(r"^([\s│├└─]+)(\w+Error)\b", line)
-        if match is None or "─" not in line and match[2] != "GenuError":
+        if match is None or ("─" not in line and match[2] != "GenuError"):
             continue
         depth = len(match[1])
         above = [entry for entry in above if entry[0] < depth]
