@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -97,10 +97,7 @@ class _Pool:
     """Child processes, each with its own predictor; the bundles are known to load before the first study is sent."""
 
     def __init__(self, request: Request, jobs: int) -> None:
-        # One torch thread unless configured: processes scale better, and sums come out the same however many there are.
-        threads = request.settings.workers.threads or 1
-        workers = request.settings.workers.model_copy(update={"threads": threads})
-        self._request = replace(request, settings=request.settings.model_copy(update={"workers": workers}))
+        self._request = request
         # Not fork: the parent may hold threads (progress display), and torch must not be inherited half-way.
         self._executor = ProcessPoolExecutor(
             jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_child

@@ -113,7 +113,9 @@ class Workers(_Section):
     """The scoring processes."""
 
     count: NonNegativeInt = Field(default=1, description="worker processes that `genu listen` supervises")
-    threads: PositiveInt | None = Field(default=None, description="torch threads of each; unset leaves it to torch")
+    threads: PositiveInt = Field(
+        default=1, description="torch threads of each; more pay only where nothing else needs the CPUs"
+    )
     poll_seconds: PositiveFloat = Field(default=0.1, description="how often an idle worker looks for work")
     job_seconds: PositiveFloat = Field(
         default=900.0, description="a worker that needs longer for one study kills itself"

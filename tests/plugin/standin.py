@@ -3,7 +3,6 @@
 import atexit
 import functools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,6 @@ from typing import Any
 from tests.plugin.receiving import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-# Several torch threads wait for each other where other programs have the CPUs; one keeps the tests' times steady.
-ENVIRONMENT = os.environ | {"GENU_WORKERS__THREADS": "1"}
 
 
 @functools.cache
@@ -33,9 +30,7 @@ def standin_bundle() -> Path:
 def genu(*arguments: object, seconds: float = 180.0) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "plugin.cli", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=seconds, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 @contextmanager
@@ -44,7 +39,7 @@ def service(data_dir: Path, *options: object, log: Path) -> Iterator[int]:
     command = [sys.executable, "-m", "plugin.cli", "listen", "--data-dir", str(data_dir), "--port", "0"]
     with log.open("wb") as stream:
         command += map(str, options)
-        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=stream, stderr=stream)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=stream, stderr=stream)
         try:
             wait_until(lambda: bool(logged(log, "listener.ready")) or process.poll() is not None, 60)
             assert process.poll() is None, log.read_text()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from plugin.demo import dcmtk
 from tests import phantoms
-from tests.plugin.standin import ENVIRONMENT, ROOT, standin_bundle
+from tests.plugin.standin import ROOT, standin_bundle
 
 
 def test_the_demonstration_without_dcmtk(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_the_demonstration_without_dcmtk(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "plugin.demo", *folders, "--bundle", standin_bundle()],
         cwd=ROOT,
-        env=ENVIRONMENT | {"PATH": os.defpath.replace("/usr/bin", "/nowhere").replace("/bin", "/nowhere")},
+        env=os.environ | {"PATH": os.defpath.replace("/usr/bin", "/nowhere").replace("/bin", "/nowhere")},
         capture_output=True,
         text=True,
         timeout=200,
