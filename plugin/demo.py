@@ -70,9 +70,10 @@ def run(samples: Path, out: Path, bundle: Path | None, console: Console) -> int:
         sender = send(files, port)
         _say(console, started, f"{len(files)} images sent by {sender}; a study is whole when nothing comes for 1 s")
         _wait(out / "data", len(studies), status, console, started)
-    received = [dcmread(file) for file in sorted((out / "pacs").iterdir()) if file.is_file()]
-    _show(received, out, console)
-    _say(console, started, "done")
+        status.stop()
+        received = [dcmread(file) for file in sorted((out / "pacs").iterdir()) if file.is_file()]
+        _show(received, out, console)
+        _say(console, started, "stopping the service")
     return 0
 
 
