@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_role
+from pynetdicom import build_role
 from pynetdicom.dsutils import encode
 
 from inference.errors import ResourceError
 from plugin import dimse, logs
 from plugin.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from plugin.destinations import UnreachableError, associated
 from plugin.identifiers import BIG_ENDIAN, IMPLICIT
 from plugin.negotiation import AcceptedContext
 from plugin.outcomes import Caller, Outcome
 from plugin.references import CommitmentRequest, Reference, ReferencesError, parse_references
 from plugin.settings import CStoreDestination
-from plugin.tls import client_context
 
 _log = logging.getLogger(__name__)
 
@@ -201,23 +201,14 @@ class Commitment:
     def _call(self, report: Report) -> bool:
         """One association to the peer, in the role of SCP, with one N-EVENT-REPORT."""
         address = self._addresses[report.peer_ae]
-        entity = AE(address.calling_ae_title or self._ae_title)
-        entity.connection_timeout = entity.acse_timeout = address.connect_seconds
-        entity.dimse_timeout = address.response_seconds
-        entity.add_requested_context(STORAGE_COMMITMENT)
         role = build_role(STORAGE_COMMITMENT, scu_role=False, scp_role=True)
-        tls = (client_context(address.tls), address.host) if address.tls else None
-        association = entity.associate(
-            address.host, address.port, ae_title=address.ae_title, ext_neg=[role], tls_args=tls
-        )
-        if not association.is_established:
-            return False
         try:
-            status, _ = association.send_n_event_report(
-                report.data_set(), report.event_type, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-            )
-        except ValueError:  # the peer did not accept the context
+            with associated(address, (STORAGE_COMMITMENT,), self._ae_title, [role]) as association:
+                if not association.is_established:
+                    return False
+                status, _ = association.send_n_event_report(
+                    report.data_set(), report.event_type, STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+                )
+        except (UnreachableError, ValueError, RuntimeError):  # the context was not accepted, or the peer left
             return False
-        finally:
-            association.release()
         return bool(status) and status.Status == dimse.SUCCESS

@@ -17,9 +17,10 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.status import code_to_category
 
-from inference.errors import DeliveryError
+from inference.errors import ConfigurationError, DeliveryError
 from plugin.logs import safe_uid
 from plugin.settings import CStoreDestination, Destination, FolderDestination
 from plugin.tls import client_context
@@ -27,6 +28,7 @@ from plugin.tls import client_context
 CLOSING_SECONDS = 2.0
 VERIFICATION = "1.2.840.10008.1.1"
 OUT_OF_RESOURCES = range(0xA700, 0xA800)  # PS3.4 B.2.3: it may mend
+DUPLICATE_INSTANCE = 0x0111  # PS3.7 annex C.5.1; our UIDs are derived, so what is there is this very object
 
 
 class UnreachableError(DeliveryError):
@@ -72,14 +74,14 @@ def opened(destination: Destination, items: Sequence[Outgoing], our_title: str) 
         yield _folder(destination)
         return
     classes = tuple(dict.fromkeys(item.sop_class_uid for item in items))
-    with _association(destination, classes, our_title) as association:
+    with associated(destination, classes, our_title) as association:
         yield AssociationSession(association)
 
 
 def echo(destination: CStoreDestination, our_title: str) -> str:
     """Ask by C-ECHO whether a node is there; returns what is wrong, empty when it answers."""
     try:
-        with _association(destination, (VERIFICATION,), our_title) as association:
+        with associated(destination, (VERIFICATION,), our_title) as association:
             if not association.accepted_contexts:
                 return f"{_where(destination)} accepts the association but not C-ECHO"
             code = getattr(association.send_c_echo(), "Status", None)
@@ -137,10 +139,13 @@ class AssociationSession:
 
 
 def judge(status: int) -> Verdict:
-    """A C-STORE status as a verdict: success and warnings are stored; A7xx may mend; every other failure refuses."""
+    """A C-STORE status as a verdict: success and warnings are stored; A7xx may mend; every other failure refuses.
+
+    "Duplicate SOP Instance" is how some archives answer what they hold already, which a delivery cut off by a kill is.
+    """
     if status == 0x0000:
         return Verdict(Outcome.STORED)
-    if code_to_category(status) == "Warning":
+    if code_to_category(status) == "Warning" or status == DUPLICATE_INSTANCE:
         return Verdict(Outcome.STORED, f"stored with warning {_hex(status)}")
     if status in OUT_OF_RESOURCES:
         return Verdict(Outcome.DEFERRED, f"C-STORE status {_hex(status)}: out of resources")
@@ -168,8 +173,16 @@ def _folder(destination: FolderDestination) -> FolderSession:
 
 
 @contextmanager
-def _association(destination: CStoreDestination, classes: Sequence[str], our_title: str) -> Iterator[Association]:
-    """An association, released at the end. Raises UnreachableError when the peer is not there or rejects it."""
+def associated(
+    destination: CStoreDestination,
+    classes: Sequence[str],
+    our_title: str,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+) -> Iterator[Association]:
+    """An association, released at the end. Raises UnreachableError when the peer is not there or rejects it.
+
+    It is not established when the peer accepted the association but none of the contexts.
+    """
     ae = AE(ae_title=destination.calling_ae_title or our_title)
     ae.connection_timeout = destination.connect_seconds
     ae.acse_timeout = destination.connect_seconds
@@ -179,10 +192,15 @@ def _association(destination: CStoreDestination, classes: Sequence[str], our_tit
         ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     links: list[socket] = []
     opening = (evt.EVT_CONN_OPEN, lambda event: links.append(event.assoc.dul.socket.socket))
-    options: dict[str, Any] = {"ae_title": destination.ae_title, "evt_handlers": [opening]}
-    if destination.tls is not None:
-        options["tls_args"] = (client_context(destination.tls), destination.host)
-    association = ae.associate(destination.host, destination.port, **options)
+    options: dict[str, Any] = {"ae_title": destination.ae_title, "evt_handlers": [opening], "ext_neg": list(roles)}
+    try:
+        if destination.tls is not None:
+            options["tls_args"] = (client_context(destination.tls), destination.host)
+        association = ae.associate(destination.host, destination.port, **options)
+    except ConfigurationError as error:  # certificates that were there when the service started
+        raise UnreachableError(f"{_where(destination)} cannot be called: {error}") from error
+    except OSError as error:  # pynetdicom resolves the name outside of its own error handling
+        raise UnreachableError(f"{_where(destination)} cannot be reached: {error.strerror}") from error
     try:
         answer = association.acceptor.primitive
         # No context accepted is an answer about the objects, though pynetdicom aborts on it: the session refuses each.

@@ -52,8 +52,12 @@ class Outbox:
             run("destination_up", {"name": task.destination})
 
     def deferred(self, task: DeliveryTask, error: str, now: float) -> None:
-        """The destination may take the object later (out of resources, connection lost): again, without a limit."""
+        """The destination may take the object later (out of resources, connection lost): again, without a limit.
+
+        It answered, so it is not down, whatever it thinks of the object.
+        """
         with self._outbox.write() as run:
+            run("destination_up", {"name": task.destination})
             held = run.one("held_delivery", {"id": task.delivery_id, "owner": task.owner})
             if held is not None:
                 self._put_off(run, task, held["attempts"] + 1, error, now, refusal=0)
@@ -61,6 +65,7 @@ class Outbox:
     def refused(self, task: DeliveryTask, error: str, now: float) -> DeliveryState:
         """The destination does not want the object: again up to delivery.max_refusals times, then a dead letter."""
         with self._outbox.write() as run:
+            run("destination_up", {"name": task.destination})
             held = run.one("held_delivery", {"id": task.delivery_id, "owner": task.owner})
             if held is None:
                 return DeliveryState.PENDING

@@ -25,8 +25,9 @@ from plugin.jobs import Queue
 from plugin.lifetime import Lifetime
 from plugin.listener import Listener
 from plugin.reception import Reception
-from plugin.settings import Settings, dumps
+from plugin.settings import CStoreDestination, Settings, dumps
 from plugin.storage import InstanceStore
+from plugin.tls import client_context
 
 _log = logging.getLogger(__name__)
 
@@ -180,12 +181,20 @@ def _sweep(queue: Queue) -> None:
         logs.event(_log, "sweep.failed", level=logging.ERROR, error=str(error))
 
 
+def _check_certificates(settings: Settings) -> None:
+    """Raises ConfigurationError for a destination that can never be called; the listener checks its own."""
+    for target in settings.delivery_targets:
+        if isinstance(target, CStoreDestination) and target.tls is not None:
+            client_context(target.tls)
+
+
 def run_listen(settings: Settings) -> int:
     """Run the service until SIGTERM or SIGINT; the exit status of the process. Call it from the main thread.
 
     Raises ConfigurationError when the port, the folder or the certificates cannot be used.
     """
     lifetime = Lifetime().install()
+    _check_certificates(settings)
     children = [Child(role, child_command(settings, role, os.getpid())) for role in roles(settings)]
     status = 0
     with reception(settings) as (listener, queue):

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -68,6 +69,7 @@ def test_a_peer_that_wants_implicit_vr_gets_it(tmp_path: Path) -> None:
     [
         (0x0000, Outcome.STORED),
         (0xB000, Outcome.STORED),
+        (0x0111, Outcome.STORED),  # duplicate SOP instance: it is there already
         (0xB006, Outcome.STORED),
         (0xB007, Outcome.STORED),
         (0x0107, Outcome.STORED),
@@ -124,6 +126,20 @@ def test_an_abort_in_the_middle_is_not_an_answer(tmp_path: Path) -> None:
 def test_nobody_there(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="cannot be reached"):
         send(pacs(free_port()), [item(tmp_path, 1)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
+        ({"tls": Tls(authorities=Path("/gone.pem"))}, "/gone.pem"),
+    ],
+)
+def test_a_name_that_is_not_resolved_or_a_lost_certificate_is_down_not_fatal(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UnreachableError, match=said):
+        send(pacs(free_port()).model_copy(update=changes), [item(tmp_path, 1)])
 
 
 def test_a_peer_that_rejects_us_says_why(tmp_path: Path) -> None:

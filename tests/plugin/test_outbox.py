@@ -103,6 +103,15 @@ def test_a_destination_that_is_down_is_left_alone_for_longer_and_longer(queue: Q
     assert not any(row.failures for row in queue.snapshot().destinations)
 
 
+@pytest.mark.parametrize("answer", ["refused", "deferred"])
+def test_a_destination_that_answers_is_not_down_whatever_it_says(queue: Queue, clock: Clock, answer: str) -> None:
+    queue.destination_down("pacs", "d", "cannot be reached", clock.now)
+    heatmap, _ = queue.next_deliveries("pacs", "d", clock.forward(600))
+    getattr(queue, answer)(heatmap, "C-STORE status", clock.now)
+    (row,) = [row for row in queue.snapshot().destinations if row.name == "pacs"]
+    assert (row.failures, row.error) == (0, None)
+
+
 def test_retry_asks_a_destination_at_once(queue: Queue, clock: Clock) -> None:
     queue.next_deliveries("pacs", "d", clock.now)
     queue.destination_down("pacs", "d", "cannot be reached", clock.now)

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from inference.errors import ConfigurationError
 from plugin import supervisor
 from plugin.settings import load
 from plugin.supervisor import Child, Role, pause_after, roles
@@ -113,6 +114,13 @@ def test_children_die_with_a_killed_supervisor(tmp_path: Path) -> None:
         children = running.children()
         running.process.kill()
         wait_until(lambda: gone(children), 5)
+
+
+def test_certificates_of_a_destination_that_are_not_there_stop_the_start(tmp_path: Path) -> None:
+    home = {"kind": "cstore", "host": HOST, "port": 104, "ae_title": "PACS", "tls": {"authorities": "/gone.pem"}}
+    settings = load(None, {"data_dir": tmp_path, "listener": {"port": 0}, "destinations": [home]})
+    with pytest.raises(ConfigurationError, match=r"/gone\.pem"):
+        supervisor.run_listen(settings)
 
 
 def test_roles_and_command_line() -> None:
