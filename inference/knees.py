@@ -20,9 +20,9 @@ TEMPLATE_SIZE = 48
 _STEPS = 11
 _SMALLEST = 0.2  # of the film's larger side; knees on long-leg films are smaller and not looked for
 _SQUARE = 1.3  # a film longer than this is no crop of one knee
-_MINIMUM = 0.22
+_MINIMUM = 0.15
 _CENTRING = 0.15
-_MARGIN = 0.12
+_MARGIN = 0.25
 _LOCAL = {"sigma": 0.08, "floor": 0.1, "clip": 3.0}
 
 
@@ -42,7 +42,8 @@ def make_template(crops: npt.NDArray[np.uint8]) -> torch.Tensor:
         small = functional.interpolate(images, size=(TEMPLATE_SIZE,) * 2, mode="bilinear", antialias=True)
         total += local_normalise(small, **_LOCAL)[:, 0].sum(dim=0)
     total = total + total.flip(-1)
-    total -= total.mean()
+    # A shaft is the same in every row: without the mean of each column only the joint is left to match.
+    total -= total.mean(dim=0, keepdim=True)
     total /= total.norm()
     return total
 

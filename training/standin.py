@@ -46,7 +46,7 @@ def drawn_template() -> torch.Tensor:
     gap = torch.exp(-(((down - 0.05) / 0.06) ** 2))
     edges = torch.exp(-(((down.abs() - 0.18) / 0.08) ** 2))
     template = bone * (1 - 1.2 * gap + 0.4 * edges)
-    template -= template.mean()
+    template -= template.mean(dim=0, keepdim=True)
     template /= template.norm()
     return template
 
