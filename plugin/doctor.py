@@ -18,7 +18,7 @@ from inference.errors import BundleError, GenuError
 from inference.manifest import SHIPPED, Manifest
 from plugin.destinations import echo
 from plugin.jobs import Queue
-from plugin.settings import CStoreDestination, FolderDestination, Settings, dumps
+from plugin.settings import CStoreDestination, FolderDestination, Listener, Settings, dumps
 
 PROBE_SECONDS = 120.0
 LOW_SPACE_FACTOR = 4
@@ -124,30 +124,38 @@ def check_port(settings: Settings) -> Check:
     where = f"{listener.host}:{listener.port}"
     if listener.port == 0:
         return Check("port", Verdict.FINE, "port 0: a free one is taken at start")
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
     try:
-        with socket.create_server((listener.host, listener.port)):
+        with socket.create_server((listener.host, listener.port), family=family):
             return Check("port", Verdict.FINE, f"{where} is free: `genu listen` is not running there")
     except OSError as busy:
         reason = busy.strerror
-    trouble = echo(
-        CStoreDestination(
-            name="self",
-            host=_reachable(listener.host),
-            port=listener.port,
-            ae_title=listener.ae_title,
-            connect_seconds=5,
-            tls=listener.tls,
-        ),
-        listener.ae_title,
-    )
+    trouble = _ask_ourselves(listener)
     if not trouble:
         return Check("port", Verdict.FINE, f"a listener answers C-ECHO at {where}")
-    return Check(
-        "port",
-        Verdict.FAILED,
-        f"{where} cannot be taken ({reason}) and no listener answers C-ECHO there ({trouble})",
-        "stop the program that has the port, or set listener.host and listener.port to an address of this machine",
+    seen = f"{where} cannot be taken ({reason}) and no listener answers C-ECHO there ({trouble})"
+    if listener.tls is not None:
+        remedy = (
+            "if `genu listen` runs there it may not trust its own certificate: try `echoscu +tls` with that of a peer"
+        )
+        return Check("port", Verdict.WARNING, seen, remedy)
+    remedy = "stop the program that has the port, or set listener.host and listener.port to an address of this machine"
+    return Check("port", Verdict.FAILED, seen, remedy)
+
+
+def _ask_ourselves(listener: Listener) -> str:
+    """C-ECHO to our own listener, called as a peer that it knows; its certificate names it for others, not for us."""
+    titles = [peer.ae_title for peer in listener.peers]
+    ourselves = CStoreDestination(
+        name="self",
+        host=_reachable(listener.host),
+        port=listener.port,
+        ae_title=listener.ae_title,
+        calling_ae_title=titles[0] if titles and "*" not in titles else None,
+        connect_seconds=5,
+        tls=listener.tls and listener.tls.model_copy(update={"require_peer_certificate": False}),
     )
+    return echo(ourselves, listener.ae_title)
 
 
 def _reachable(host: str) -> str:

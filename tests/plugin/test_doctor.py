@@ -2,7 +2,9 @@
 
 import shutil
 import socket
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +80,30 @@ def test_a_port_is_free_or_ours_or_taken(tmp_path: Path) -> None:
     assert taken.verdict is Verdict.FAILED and "stop the program" in taken.remedy
     free = doctor.check_port(settings(tmp_path, listener={"port": port}))
     assert free.verdict is Verdict.FINE and "is free" in free.seen
+
+
+@pytest.mark.parametrize(
+    "values", [{"peers": ({"ae_title": "XRAY1", "hosts": ["192.0.2.1"]},)}, {"host": "::1"}], ids=["peers", "ipv6"]
+)
+def test_a_listener_that_does_not_know_its_own_title_or_speaks_ipv6_is_found(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    with listening(tmp_path / "other", **values) as running:
+        ours = settings(tmp_path, listener={"port": running.port, **values})
+        check = doctor.check_port(ours)
+        assert check.verdict is Verdict.FINE and "answers C-ECHO" in check.seen, check
+    check = doctor.check_port(ours)
+    assert check.verdict is Verdict.FINE and "is free" in check.seen, check
+
+
+def test_a_tls_listener_whose_certificate_names_another_host_is_found(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=genu.example"]
+    subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=30)
+    tls = {"certificate": certificate, "private_key": key, "authorities": certificate}
+    with listening(tmp_path / "other", tls=tls) as running:
+        check = doctor.check_port(settings(tmp_path, listener={"port": running.port, "tls": tls}))
+    assert check.verdict is Verdict.FINE and "answers C-ECHO" in check.seen, check
 
 
 # pynetdicom does not close its socket when a connection is refused.
