@@ -4,9 +4,9 @@ Sizes are checked against the header, the limits and the codestream before a cod
 syntax, since pydicom's own order may pick a slower one; GDCM runs in a process of its own.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import cast
 
 import numpy as np
@@ -268,9 +268,19 @@ def _for_pydicom(raw: bytes, found: PixelFormat, syntax: str) -> Dataset:
     return dataset
 
 
-@contextmanager
-def _codec_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except _CODEC_ERRORS:
-        raise undecodable(f"The {name} pixels cannot be decoded: damaged or truncated. Send the image again.") from None
+class _codec_errors(AbstractContextManager[None]):  # noqa: N801 - reads as a function
+    """Whatever a decoder raises over damaged pixels is a refusal.
+
+    pylibjpeg-rle is written in Rust: over some damage it panics, with an exception that is no Exception and has no name
+    to import. It is known by its module.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and (issubclass(kind, _CODEC_ERRORS) or kind.__module__ == "pyo3_runtime"):
+            reason = f"The {self._name} pixels cannot be decoded: damaged or truncated. Send the image again."
+            raise undecodable(reason) from None
