@@ -97,7 +97,10 @@ class Queue(Outbox):
         return action == "instance.admitted"
 
     def stored_class(self, sop_uid: str) -> str | None:
-        """The SOP Class UID of an instance that is stored durably, or None: what Storage Commitment asks."""
+        """The SOP Class UID of an instance that is stored durably, or None: what Storage Commitment asks.
+
+        Our own results count: when a PACS sends one back we answer success and keep the file that we made.
+        """
         with self.database.read() as run:
             row = run.one("stored_class", {"sop_uid": sop_uid})
         return None if row is None else str(row["sop_class_uid"])
@@ -192,12 +195,6 @@ class Queue(Outbox):
         with self.database.write() as run:
             job = _require_held(run, claim, now)
             return self._give_up(run, job, error, now, retry=retry)
-
-    def release(self, claim: Claim, now: float) -> None:
-        """Give the job back unharmed (the worker stops): the attempt does not count."""
-        with self.database.write() as run:
-            _require_held(run, claim, now)
-            run("release", {"id": claim.job_id})
 
     def expire_worker(self, worker_id: str, now: float) -> int:
         """A worker of this name starts, so the one before is dead: its leases end now. Returns how many."""

@@ -97,7 +97,8 @@ VALUES (:study_uid, :series_uid, :sop_uid, :sop_class_uid, :transfer_syntax, :re
 UPDATE instance SET seen_at = MAX(seen_at, :received_at) WHERE id = :id
 
 -- name: stored_class
-SELECT sop_class_uid FROM instance WHERE sop_uid = :sop_uid LIMIT 1
+SELECT sop_class_uid FROM instance WHERE sop_uid = :sop_uid
+UNION ALL SELECT sop_class_uid FROM result_object WHERE sop_uid = :sop_uid LIMIT 1
 
 -- name: known_paths
 SELECT relative_path FROM instance
@@ -186,9 +187,6 @@ UPDATE job SET lease_until = :lease_until WHERE id = :id AND token = :token AND 
 
 -- name: held
 SELECT id, attempts FROM job WHERE id = :id AND token = :token AND state = 'running' AND lease_until >= :now
-
--- name: release
-UPDATE job SET state = 'queued', worker_id = NULL, lease_until = NULL, attempts = MAX(attempts - 1, 0) WHERE id = :id
 
 -- name: finish
 UPDATE job SET state = 'done', status = :status, result = :result, error = NULL, worker_id = NULL, lease_until = NULL,

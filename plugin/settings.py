@@ -18,7 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -29,6 +28,7 @@ from inference.errors import ConfigurationError
 
 ENV_PREFIX = "GENU_"
 NESTED = "__"
+NOT_SETTINGS = frozenset({"GENU_PYTHON", "GENU_SOAK_ROUNDS", "GENU_SOAK_SEED"})  # read by make and by the tests
 
 
 def _ae_title(value: str) -> str:
@@ -46,6 +46,8 @@ def _destination_name(value: str) -> str:
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+# Finite and at most a week: more overflows the timers of sockets and threads, and infinity does not survive JSON.
+Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 DestinationName = Annotated[str, AfterValidator(_destination_name)]
 
@@ -77,8 +79,8 @@ class Peer(_Section):
 
     ae_title: Literal["*"] | AETitle = Field(description='calling AE title; "*" is any')
     hosts: tuple[str, ...] = Field(default=(), description="addresses it may call from; empty means any")
-    quiet_seconds: PositiveFloat | None = Field(default=None, description="overrides completeness.quiet_seconds for it")
-    max_seconds: PositiveFloat | None = Field(default=None, description="overrides completeness.max_seconds for it")
+    quiet_seconds: Seconds | None = Field(default=None, description="overrides completeness.quiet_seconds for it")
+    max_seconds: Seconds | None = Field(default=None, description="overrides completeness.max_seconds for it")
     accept_secondary_capture: bool = Field(
         default=False, description="score Secondary Capture images it sends (PS3.3 A.8)"
     )
@@ -96,17 +98,15 @@ class Listener(_Section):
     min_free_bytes: NonNegativeInt = Field(default=512 * 1024**2, description="below this free disk space: A700")
     max_associations: PositiveInt = Field(default=16, description="associations at the same time")
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1024**2)] = Field(default=131072, description="PDU length we offer")
-    idle_seconds: PositiveFloat = Field(default=30.0, description="a peer that says nothing for so long is cut off")
+    idle_seconds: Seconds = Field(default=30.0, description="a peer that says nothing for so long is cut off")
     tls: Tls | None = Field(default=None, description="TLS; without it associations are plain")
 
 
 class Completeness(_Section):
     """When a study counts as whole."""
 
-    quiet_seconds: PositiveFloat = Field(default=5.0, description="nothing new for so long: the study is whole")
-    max_seconds: PositiveFloat = Field(
-        default=300.0, description="whole at the latest so long after its first new instance"
-    )
+    quiet_seconds: Seconds = Field(default=5.0, description="nothing new for so long: the study is whole")
+    max_seconds: Seconds = Field(default=300.0, description="whole at the latest so long after its first new instance")
 
 
 class Workers(_Section):
@@ -116,25 +116,19 @@ class Workers(_Section):
     threads: PositiveInt = Field(
         default=1, description="torch threads of each; more pay only where nothing else needs the CPUs"
     )
-    poll_seconds: PositiveFloat = Field(default=0.1, description="how often an idle worker looks for work")
-    job_seconds: PositiveFloat = Field(
-        default=900.0, description="a worker that needs longer for one study kills itself"
-    )
+    poll_seconds: Seconds = Field(default=0.1, description="how often an idle worker looks for work")
+    job_seconds: Seconds = Field(default=900.0, description="a worker that needs longer for one study kills itself")
 
 
 class QueueSettings(_Section):
     """Leases and retries of scoring."""
 
-    lease_seconds: PositiveFloat = Field(
-        default=60.0, description="a worker that is silent for so long has lost its study"
-    )
-    heartbeat_seconds: PositiveFloat = Field(default=15.0, description="how often a worker says that it is alive")
+    lease_seconds: Seconds = Field(default=60.0, description="a worker that is silent for so long has lost its study")
+    heartbeat_seconds: Seconds = Field(default=15.0, description="how often a worker says that it is alive")
     max_attempts: PositiveInt = Field(default=5, description="claims of one study before it becomes a dead letter")
-    backoff_seconds: PositiveFloat = Field(
-        default=5.0, description="wait after the first failure; doubles with each further"
-    )
-    backoff_max_seconds: PositiveFloat = Field(default=300.0, description="the longest wait between two attempts")
-    busy_seconds: PositiveFloat = Field(default=30.0, description="how long to wait for another process's transaction")
+    backoff_seconds: Seconds = Field(default=5.0, description="wait after the first failure; doubles with each further")
+    backoff_max_seconds: Seconds = Field(default=300.0, description="the longest wait between two attempts")
+    busy_seconds: Seconds = Field(default=30.0, description="how long to wait for another process's transaction")
 
     @model_validator(mode="after")
     def _beats(self) -> Self:
@@ -148,16 +142,14 @@ class QueueSettings(_Section):
 class Delivery(_Section):
     """Leases and retries of sending results."""
 
-    lease_seconds: PositiveFloat = Field(default=300.0, description="a deliverer silent for so long has lost its batch")
+    lease_seconds: Seconds = Field(default=300.0, description="a deliverer silent for so long has lost its batch")
     batch: PositiveInt = Field(default=50, description="objects in one association at most")
     max_refusals: PositiveInt = Field(default=5, description="refusals of one object before it becomes a dead letter")
-    backoff_seconds: PositiveFloat = Field(
-        default=2.0, description="wait after the first failure; doubles with each further"
-    )
-    backoff_max_seconds: PositiveFloat = Field(
+    backoff_seconds: Seconds = Field(default=2.0, description="wait after the first failure; doubles with each further")
+    backoff_max_seconds: Seconds = Field(
         default=300.0, description="the longest wait; a dead destination is asked so often"
     )
-    poll_seconds: PositiveFloat = Field(default=0.1, description="how often an idle deliverer looks for work")
+    poll_seconds: Seconds = Field(default=0.1, description="how often an idle deliverer looks for work")
 
 
 class FolderDestination(_Section):
@@ -178,8 +170,8 @@ class CStoreDestination(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = Field(description="its TCP port")
     ae_title: AETitle = Field(description="its AE title")
     calling_ae_title: AETitle | None = Field(default=None, description="ours towards it; unset means listener.ae_title")
-    connect_seconds: PositiveFloat = Field(default=10.0, description="limit for the TCP connection and the negotiation")
-    response_seconds: PositiveFloat = Field(default=60.0, description="limit for one C-STORE response")
+    connect_seconds: Seconds = Field(default=10.0, description="limit for the TCP connection and the negotiation")
+    response_seconds: Seconds = Field(default=60.0, description="limit for one C-STORE response")
     tls: Tls | None = Field(default=None, description="TLS; without it associations are plain")
 
 
@@ -319,12 +311,14 @@ def _file_values(path: Path) -> Mapping[str, Any]:
 
 
 def _environment() -> Mapping[str, Any]:
-    """GENU_* variables as nested values; a nested name that leads nowhere is an error, not silence."""
+    """GENU_* variables as nested values; a name that leads nowhere is an error, not silence."""
     for variable in sorted(os.environ):
-        section = variable.upper().removeprefix(ENV_PREFIX).split(NESTED)[0].lower()
-        nested = variable.upper().startswith(ENV_PREFIX) and NESTED in variable
-        if nested and section not in Settings.model_fields:
-            raise ConfigurationError(f"{variable}: there is no section {section!r}; docs/settings.md lists them all")
+        name = variable.upper()
+        if not name.startswith(ENV_PREFIX) or name in NOT_SETTINGS:
+            continue
+        section = name.removeprefix(ENV_PREFIX).split(NESTED)[0].lower()
+        if section not in Settings.model_fields:
+            raise ConfigurationError(f"{variable}: there is no setting {section!r}; docs/settings.md lists them all")
     try:
         return EnvSettingsSource(Settings)()
     except ValueError as error:  # pydantic-settings' SettingsError: a table or list that is not JSON

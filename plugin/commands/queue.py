@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,8 @@ def status(arguments: argparse.Namespace) -> int:
                     live.update(render(queue), refresh=True)
         while True:
             if arguments.json:
-                console.print(json.dumps(as_json(queue)), markup=False)
+                sys.stdout.write(json.dumps(as_json(queue)) + "\n")  # not by rich, which reads ":x:" as an emoji
+                sys.stdout.flush()
             else:
                 console.print(render(queue))
             if not arguments.watch:
@@ -141,7 +143,7 @@ def _destinations(rows: tuple[DestinationRow, ...]) -> Table:
     table = Table("destination", "waiting", "delivered", "given up", "state", box=None, pad_edge=False)
     for row in rows:
         state = f"down, {row.failures} attempts: {row.error}" if row.failures else "up"
-        table.add_row(row.name, str(row.pending), str(row.delivered), str(row.dead), state)
+        table.add_row(Text(row.name), str(row.pending), str(row.delivered), str(row.dead), Text(state))
     return table
 
 

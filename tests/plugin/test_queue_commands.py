@@ -75,6 +75,22 @@ def test_status_tells_outcome_refusals_and_destinations(
     assert not json.loads(shown(capsys, settings, "status", "--json"))["dead_deliveries"]
 
 
+def test_names_and_errors_are_shown_as_they_are(
+    queue: Queue, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    receive(queue)
+    claim = queue.claim("worker", NOW + 10)
+    assert claim is not None
+    line = encode(result_line(StudyFindings(STUDY)))
+    report = ResultObject(ObjectKind.REPORT, "2.25.2", "1.2.840.10008.5.1.4.1.1.88.34", "2.25.1", "r", 1, "00" * 32)
+    name, error = "[pacs] :id:", "PACS@[fe80::1]:104 [errno 111]"
+    queue.finish(claim, [report], line, status=StudyStatus.REFUSED, destinations=[name], now=NOW + 11)
+    queue.destination_down(name, "deliverer", error, NOW + 12)
+    text = shown(capsys, settings, "status")
+    assert name in text and error in text
+    assert json.loads(shown(capsys, settings, "status", "--json"))["destinations"][0]["name"] == name
+
+
 def test_a_dead_letter_is_told_with_its_reason_and_goes_back_to_work(
     queue: Queue, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

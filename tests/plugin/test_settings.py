@@ -72,10 +72,22 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
             load(tmp_path / name)
 
 
-def test_a_misspelt_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GENU_LISTNER__PORT", "1")
-    with pytest.raises(ConfigurationError, match="GENU_LISTNER__PORT"):
+@pytest.mark.parametrize("name", ["GENU_LISTNER__PORT", "GENU_DATADIR"])
+def test_a_misspelt_variable_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigurationError, match=name):
         load()
+
+
+def test_variables_of_make_and_of_the_tests_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENU_SOAK_ROUNDS", "500")
+    load()
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e10, 0.0])
+def test_times_that_no_timer_takes_are_refused(seconds: float) -> None:
+    with pytest.raises(ConfigurationError, match=r"workers\.job_seconds"):
+        load(None, {"workers": {"job_seconds": seconds}})
 
 
 def test_a_variable_that_is_no_json_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
