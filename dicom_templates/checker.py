@@ -5,6 +5,7 @@ nor a missing research mark, nor a heatmap whose burned-in side differs from its
 Image Comments claims is drawn again and compared with the pixels, so a caption cannot say one thing and show another.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,13 @@ from dicom_templates.heatmap import CAPTION_SEPARATOR
 from dicom_templates.identity import MANUFACTURER, RESEARCH, RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK
 from dicom_templates.patient import COPIED, SPECIFIC_CHARACTER_SET, TYPE_2, raw_text
 from inference.findings import Side
+
+# What Genu's captions say of themselves: a patient may be called Knee, Right or Model, and have an ID like a digest.
+_OWN_WORDING = re.compile(
+    r"(?:RIGHT|LEFT) KNEE   KL [0-4]   probability [01]\.[0-9]{2}"
+    r"|Kellgren-Lawrence grade [0-4], expected grade [0-4]\.[0-9]{2}, predicted by a model from the image"
+    rf"|Model (?=\S+ \S+, bundle)|, bundle [0-9a-f]{{12}}|{re.escape(RESEARCH_MARK)}|{re.escape(SYNTHETIC_MARK)}"
+)
 
 
 def check(dataset: Dataset) -> list[str]:
@@ -122,6 +130,11 @@ def _heatmap(dataset: Dataset) -> Iterator[str]:
     yield from _caption(dataset)
 
 
+def _stands_in(part: str, text: str) -> bool:
+    """As a word of its own; initials tell nothing."""
+    return len(part) > 2 and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
+
+
 def _caption(dataset: Dataset) -> Iterator[str]:
     """The side and the marks must be the same in code, in text and in the pixels."""
     caption = str(dataset.get("ImageComments") or "")
@@ -145,7 +158,7 @@ def _caption(dataset: Dataset) -> Iterator[str]:
         yield "the caption names no grade 'KL 0' to 'KL 4'"
     for keyword in ("PatientID", "PatientName"):
         value = raw_text(dataset, keyword).decode("ascii", "replace")
-        if len(value) > 2 and any(part and part in caption for part in (value, *value.split("^"))):
+        if any(_stands_in(part, _OWN_WORDING.sub("", caption)) for part in (value, *value.split("^"))):
             yield f"the caption holds the value of {keyword}"
     if not _burned_in(dataset, caption.split(CAPTION_SEPARATOR)):
         yield "the pixels do not show the caption that Image Comments gives"

@@ -97,7 +97,7 @@ def decide_anatomy(header: Dataset) -> AnatomyDecision:
         return AnatomyDecision(evidence, (RefusalCode.NOT_A_KNEE, f"{_sentence(against[0])}, which is not a knee."))
     # "Knee and ankle" as a study is normal when the image itself says knee, and only that.
     if "elsewhere" in image_says or (against and not ("knee" in image_says and "knee" in study_says)):
-        reason = f"{_sentence(for_knee[0])}, but {_sentence(against[0], begin=False)}: contradictory anatomy."
+        reason = f"{_sentence(for_knee[0])}, but {_sentence(against[0])}: contradictory anatomy."
         return AnatomyDecision(evidence, (RefusalCode.NOT_A_KNEE, reason))
     return AnatomyDecision(evidence, None)
 
@@ -106,9 +106,8 @@ def _said(evidence: tuple[Evidence, ...]) -> set[str]:
     return {e.supports for e in evidence}
 
 
-def _sentence(evidence: Evidence, begin: bool = True) -> str:
-    found = f"{evidence.source} says {evidence.value}"
-    return found if begin else found[0].lower() + found[1:] if not evidence.source[:2].isupper() else found
+def _sentence(evidence: Evidence) -> str:
+    return f"{evidence.source} says {evidence.value}"
 
 
 def _region(header: Dataset) -> list[Evidence]:

@@ -35,6 +35,8 @@ from inference.reading import StudyInput
 from inference.studies import BILATERAL, Candidate, select
 
 _SECOND_KNEE = 0.85  # of the best match's score: as good as that, a second knee is on the film
+_ALIKE = 2.0  # two knees on one film are of about one size
+_SMALLEST = 64  # pixels of a knee that are on the film; the networks see 128 or more
 _WINDOWS = ((0.0, 0.5), (0.5, 1.0))
 
 
@@ -140,7 +142,15 @@ class Predictor:
         sides = (Side.LEFT, Side.RIGHT) if candidate.columns_to_left is False else (Side.RIGHT, Side.LEFT)
         knees: list[_Knee] = []
         refusals: list[Refusal] = []
-        for side, matches in zip(sides, find(image.values, self.bundle.template, _WINDOWS), strict=True):
+        halves = find(image.values, self.bundle.template, _WINDOWS)
+        for matches in halves:
+            if self._shows_two(matches):
+                reason = (
+                    "one half of the film shows two knees, so that the halves do not say which knee is which; "
+                    "send a film with one knee in each half, or one film a knee."
+                )
+                raise RefusalError(RefusalCode.SIDE_UNKNOWN, reason, source=candidate.instance.sop_instance_uid)
+        for side, matches in zip(sides, _of_one_size(halves), strict=True):
             found, lost = self._one(matches, side, candidate, image, half=True)
             knees += found
             refusals += lost
@@ -159,6 +169,10 @@ class Predictor:
             uid = candidate.instance.sop_instance_uid
             return [], [Refusal(RefusalCode.NO_KNEE_FOUND, reason, source=uid, side=side)]
         box = matches[0].box if half else settle(matches[0], image.values, self.bundle.template)
+        if (seen := _on_film(box, image.source)) < _SMALLEST:
+            reason = f"the knee is {seen} pixels large, at least {_SMALLEST} are needed: send the film in full size."
+            uid = candidate.instance.sop_instance_uid
+            return [], [Refusal(RefusalCode.NO_KNEE_FOUND, reason, source=uid, side=side)]
         # A film whose columns run towards the patient's right is stored mirrored.
         mirrored = (side is not self.bundle.spec.canonical_side) != (candidate.columns_to_left is False)
         values = crop(image.values, box, self.bundle.spec.crop_size, mirror=mirrored)
@@ -167,20 +181,23 @@ class Predictor:
 
     def _refuse_two(self, matches: list[Located], candidate: Candidate) -> None:
         """A film that shows two knees, of which the header names one side: which of them is meant is not known."""
-        if len(matches) < 2 or matches[1].score < _SECOND_KNEE * matches[0].score:
-            return
-        first, second = (match.box for match in matches)
-        beside = abs(first.left + first.right - second.left - second.right) > abs(
-            first.top + first.bottom - second.top - second.bottom
-        )
-        alike = 0.8 < first.width / second.width < 1.25
-        if beside and alike and matches[1].score >= 1.5 * self.bundle.manifest.finder_threshold:
+        if self._shows_two(matches):
             raise RefusalError(
                 RefusalCode.SIDE_CONTRADICTORY,
                 f"the header names one knee ({candidate.sides}), the film shows two (match scores "
                 f"{matches[0].score:.2f} and {matches[1].score:.2f}); send it with laterality B, or one film a knee.",
                 source=candidate.instance.sop_instance_uid,
             )
+
+    def _shows_two(self, matches: list[Located]) -> bool:
+        if len(matches) < 2 or matches[1].score < _SECOND_KNEE * matches[0].score:
+            return False
+        first, second = (match.box for match in matches)
+        beside = abs(first.left + first.right - second.left - second.right) > abs(
+            first.top + first.bottom - second.top - second.bottom
+        )
+        alike = 0.8 < first.width / second.width < 1.25
+        return beside and alike and matches[1].score >= 1.5 * self.bundle.manifest.finder_threshold
 
     def _findings(self, knees: list[_Knee]) -> tuple[KneeFinding, ...]:
         if not knees:
@@ -199,6 +216,21 @@ class Predictor:
             )
             for knee, finding, values in zip(knees, prediction.findings, prediction.maps, strict=True)
         )
+
+
+def _of_one_size(halves: list[list[Located]]) -> list[list[Located]]:
+    """The best matches of the two halves; where their sizes differ too much for two knees, the worse one is none."""
+    left, right = halves
+    if not left or not right or max(a := left[0].box.width, b := right[0].box.width) <= _ALIKE * min(a, b):
+        return halves
+    return [left, []] if left[0].score >= right[0].score else [[], right]
+
+
+def _on_film(box: Box, film: SourceImage) -> int:
+    """How many pixels of the box lie on the film, in its shorter direction."""
+    across = min(box.right, film.columns) - max(box.left, 0.0)
+    down = min(box.bottom, film.rows) - max(box.top, 0.0)
+    return max(0, int(min(across, down)))
 
 
 def _with_source(refusal: Refusal, candidate: Candidate) -> Refusal:

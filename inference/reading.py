@@ -1,6 +1,7 @@
 """Files and folders in, whole studies out: what a worker has for one study, and what `genu score` finds in a folder."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,9 @@ __all__ = [
     "read_study",
 ]
 
-_DICOM_PREFIXES = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+# The first element of a data set without a preamble: group 2 or 8, element below 0x100, in either byte order.
+_DICOM_PREFIX = re.compile(rb"[\x02\x08]\x00.\x00|\x00\x08\x00.", re.DOTALL)
+_DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +156,14 @@ def _files(paths_or_folders: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
 
 
 def _looks_like_dicom(path: Path) -> bool:
-    """A preamble, or a data set without one; never blocks on special files."""
+    """A preamble, a data set without one, or a name that claims it; never blocks on special files."""
     if path.name.upper() == "DICOMDIR" or not path.is_file():
         return False
+    if path.suffix.lower() in _DICOM_SUFFIXES:
+        return True  # let read_instance say what is wrong with it
     try:
         with path.open("rb") as file:
             start = file.read(132)
     except OSError:
         return True  # let read_instance say why
-    return start[128:] == b"DICM" or start[:4] == b"DICM" or (start[:2] in _DICOM_PREFIXES and start[3:4] in b"\x00")
+    return start[128:] == b"DICM" or start[:4] == b"DICM" or _DICOM_PREFIX.match(start) is not None

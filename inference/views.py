@@ -29,6 +29,8 @@ _OTHER_CODES = {
     **dict.fromkeys(("399356000", "R-40985", "399236003", "R-10234", "399038007", "R-10210"), "oblique"),
     **dict.fromkeys(("399099002", "R-10230", "399368009", "R-10226"), "oblique"),
 }
+# Kinds of AP or PA film: "PA tunnel" names one view that is not scored, where "AP/LAT" names two.
+_OF_FRONTAL = frozenset({"oblique", "tunnel", "long leg"})
 _IMAGE_TEXTS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription", "ViewName")
 _STUDY_TEXTS = ("StudyDescription", "RequestedProcedureDescription", "PerformedProcedureStepDescription")
 
@@ -45,7 +47,8 @@ def decide_view(header: Dataset) -> ViewDecision:
     """Whether the header says that the view is frontal.
 
     Codes speak of the image; a description may speak of a series with several views ("AP and lateral"), so that one
-    that names both is no contradiction to a code, and no answer without one. The study's text counts last.
+    that names both is no contradiction to a code, and no answer without one; "AP oblique" is one view, and contradicts.
+    The study's text counts last.
     """
     coded = (*_position(header), *_view_codes(header))
     described = _described(header, _IMAGE_TEXTS)
@@ -57,7 +60,7 @@ def decide_view(header: Dataset) -> ViewDecision:
     if coded_other:
         but = ", which contradicts the frontal view that stands elsewhere" if coded_frontal else ""
         return _refuse(evidence, RefusalCode.NO_FRONTAL_VIEW, f"{_sentence(coded_other[0])}{but}.")
-    if other and not frontal:
+    if other and (not frontal or (coded_frontal and {e.supports for e in other} <= _OF_FRONTAL)):
         but = ", which contradicts the coded frontal view" if coded_frontal else ""
         return _refuse(evidence, RefusalCode.NO_FRONTAL_VIEW, f"{_sentence(other[0])}{but}.")
     if coded_frontal or (frontal and not other):

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from dicom_templates.compose import compose
 from inference.errors import BundleError, GenuError, RefusalError, ResourceError
 from inference.findings import StudyFindings
 from inference.reading import StudyInput
+from inference.studies import is_own_result
 from plugin import logs
 from plugin.boundary import Boundary
 from plugin.provenance import report_context
@@ -158,6 +159,8 @@ def _score(request: Request, study: StudyInput) -> Scored:
 
 
 def _scored_line(request: Request, study: StudyInput) -> ResultLine:
+    # Genu's own results, from a run into a folder among the inputs, must not change what is said about the others.
+    study = replace(study, instances=tuple(i for i in study.instances if not is_own_result(i.header)))
     secondary = request.accept_secondary_capture
     try:
         findings = _scorer(request.settings).score(study, accept_secondary_capture=secondary)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from pydicom import dcmread
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from dicom_templates.tree import render_tree
-from inference.errors import ConfigurationError, DataError
+from inference.errors import ConfigurationError, DataError, ResourceError
 from inference.findings import StudyStatus
 from inference.manifest import SHIPPED, Manifest
 from inference.reading import Grouping, StudyInput, group_studies
@@ -30,6 +31,8 @@ def score(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     settings = settings_of(arguments)
     for folder in settings.bundles or (SHIPPED,):
+        if not folder.is_dir():
+            raise ConfigurationError(f"bundle {folder}: there is no such folder; give one that holds bundle.json")
         Manifest.read(folder).verify_files()  # says at once what a child would find out after seconds
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigurationError(f"--jobs {arguments.jobs}: give 1 or more")
@@ -38,7 +41,7 @@ def score(arguments: argparse.Namespace) -> int:
         studies = _read(arguments.paths, console, progress)
         task = progress.add_task("scoring", total=len(studies))
         counts = dict.fromkeys(StudyStatus, 0)
-        with (request.out / PART).open("w", encoding="ascii") as lines:
+        with _results(request.out) as lines:
             jobs = arguments.jobs or default_jobs(len(studies))
             for scored in score_studies(request, studies, jobs):
                 lines.write(encode(scored.line))
@@ -46,7 +49,6 @@ def score(arguments: argparse.Namespace) -> int:
                 counts[StudyStatus(scored.line["status"])] += 1
                 progress.advance(task)
                 _tell(scored, request.out, console, verbose=arguments.verbose)
-    (request.out / PART).replace(request.out / RESULTS)
     told = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.items() if count)
     console.print(f"{told}; see {request.out / RESULTS}", markup=False)
     return 1 if counts[StudyStatus.FAILED] else 0
@@ -58,6 +60,23 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise ConfigurationError(f"--out {folder}: cannot be made ({error.strerror}); name a folder") from error
     return folder
+
+
+@contextmanager
+def _results(folder: Path) -> Iterator[TextIO]:
+    """The lines as they are written; the file gets its name at the end."""
+    try:
+        lines = (folder / PART).open("w", encoding="ascii")
+    except OSError as error:
+        raise ConfigurationError(
+            f"--out {folder}: cannot be written to ({error.strerror}); name another folder"
+        ) from error
+    try:
+        with lines:
+            yield lines
+        (folder / PART).replace(folder / RESULTS)
+    except OSError as error:
+        raise ResourceError(f"--out {folder}: {error.strerror or error}; what was done stands in {PART}") from error
 
 
 @contextmanager
@@ -88,6 +107,10 @@ def _read(paths: Sequence[Path], console: Console, progress: Progress) -> list[S
     if not studies:
         where = ", ".join(str(path) for path in paths)
         raise DataError(f"no DICOM file under {where} ({grouping.skipped} other files were skipped)")
+    if grouping.skipped:
+        console.print(
+            f"{grouping.skipped} of {grouping.files} files are no DICOM images and were skipped", markup=False
+        )
     return studies
 
 

@@ -188,6 +188,15 @@ def test_no_complaint_about_what_genu_writes() -> None:
     assert check_study(objects()) == []
 
 
+@pytest.mark.parametrize("name", ["KNEE^LEFT", "MODEL^A", "RESEARCH^FOR^NOT", "Doe^A", "AI^KL"])
+def test_patients_may_be_called_like_words_of_the_caption(name: str) -> None:
+    heatmap = objects()[0]
+    heatmap.PatientName = name
+    assert check(heatmap) == []
+    heatmap.PatientID = str(heatmap.ImageComments).split("bundle ")[1][:3]
+    assert check(heatmap) == []
+
+
 @pytest.mark.parametrize("name", REPORT_DEFECTS)
 def test_each_defect_of_a_report_is_told(name: str) -> None:
     change, words = REPORT_DEFECTS[name]

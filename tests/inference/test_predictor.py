@@ -49,6 +49,24 @@ def test_bilateral_film_follows_patient_orientation(
     assert (knees[left_half.other].box.left + knees[left_half.other].box.right) / 2 > middle
 
 
+def test_both_knees_in_one_half_have_no_side(predictor: Predictor, tmp_path: Path) -> None:
+    knees = phantom_pixels.bilateral()
+    film = np.hstack([knees, np.zeros_like(knees)])
+    ds = phantoms.wrap_dx(film, "B", attributes={"PatientOrientation": ["L", "F"]})
+    findings = score(predictor, tmp_path, [ds])
+    assert findings.knees == ()
+    assert [refusal.code for refusal in findings.refusals] == [RefusalCode.SIDE_UNKNOWN]
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_a_strip_of_a_knee_is_no_knee(predictor: Predictor, tmp_path: Path, rows: int) -> None:
+    film = phantom_pixels.knee("R")
+    middle = film.shape[0] // 2
+    findings = score(predictor, tmp_path, [phantoms.wrap_dx(film[middle : middle + rows], "R")])
+    assert findings.knees == ()
+    assert [refusal.code for refusal in findings.refusals] == [RefusalCode.NO_KNEE_FOUND]
+
+
 def both_ways(predictor: Predictor, folder: Path, pixels: np.ndarray, sides: str) -> list[KneeFinding]:
     """The same film as it is under the first side, and mirrored under the second."""
     found = []

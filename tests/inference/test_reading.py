@@ -9,12 +9,18 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from inference.errors import RefusalError, UnreadableError
 from inference.findings import RefusalCode
 from inference.pixels import load_display
-from inference.reading import Limits, group_studies, read_dataset, read_instance, read_study
+from inference.reading import Grouping, Limits, group_studies, read_dataset, read_instance, read_study
 from inference.studies import select
 from tests import malformed, phantoms
 
@@ -215,6 +221,27 @@ def test_folders_are_walked_and_grouped(tmp_path: Path, broken: dict[str, Path])
     assert [s.study_instance_uid for s in given] == [""]
     assert len(given[0].unreadable) == 2
     assert given[0].unreadable_paths == (broken["text"], broken["truncated_header"])
+
+
+def test_in_folders_a_name_that_claims_dicom_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "noise.DCM").write_bytes(b"noise" * 99)
+    (tmp_path / "empty").touch()
+    grouping = Grouping()
+    (study,) = group_studies([tmp_path], grouping=grouping)
+    assert [refusal.code for refusal in study.unreadable] == [RefusalCode.UNREADABLE] * 2
+    assert grouping.skipped == 1
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_in_folders_a_data_set_without_preamble_is_known(tmp_path: Path, syntax: UID) -> None:
+    ds = malformed.small()
+    ds.file_meta.TransferSyntaxUID = syntax
+    data = malformed.encoded(ds)
+    start = b"\x00\x08\x00\x08" if syntax == ExplicitVRBigEndian else b"\x08\x00\x08\x00"
+    (tmp_path / "bare").write_bytes(data[data.index(start, 132) :])
+    (study,) = group_studies([tmp_path])
+    assert study.study_instance_uid == malformed.small().StudyInstanceUID
 
 
 def test_real_files_are_read(shared_data: Path) -> None:

@@ -133,7 +133,7 @@ KNEES = [
         "무릎",
     ),
     *("Knä frontal", "RTG kolana AP", "коленный сустав", "térd ap", "polvi", "ΓΟΝΑΤΟ", "ברך ימין", "KNEE_AP", "KneeAP"),
-    *("Kn\ufffdled", "XR KNEE/S", "knee-joint", "ＫＮＥＥ"),
+    *("Staw kolanowy", "LKNEE_AP", "Kn\ufffdled", "XR KNEE/S", "knee-joint", "ＫＮＥＥ"),
 ]
 
 
@@ -227,6 +227,10 @@ def test_positive_evidence_is_enough(attributes: dict[str, Any]) -> None:
         ({"SeriesDescription": "AP/LAT", "ViewPosition": "LL"}, C.NO_FRONTAL_VIEW),
         ({"SeriesDescription": "LAT", "ViewPosition": "AP"}, C.NO_FRONTAL_VIEW),
         ({"SeriesDescription": "oblique", "ViewPosition": "AP"}, C.NO_FRONTAL_VIEW),
+        *(({"SeriesDescription": d, "ViewPosition": "AP"}, C.NO_FRONTAL_VIEW) for d in ("AP obl", "Long leg AP")),
+        ({"SeriesDescription": "PA tunnel", "ViewPosition": "PA"}, C.NO_FRONTAL_VIEW),
+        ({"SeriesDescription": "AP/LAT/OBL", "ViewPosition": "AP"}, Side.LEFT),
+        ({"SeriesDescription": "Kne front"}, Side.LEFT),
         ({"StudyDescription": "Knee AP and lateral", "ViewPosition": "AP"}, Side.LEFT),
         ({"StudyDescription": "Knee AP and lateral"}, C.VIEW_UNKNOWN),
         ({"SeriesDescription": "Long leg AP", "ViewPosition": "LL"}, C.NO_FRONTAL_VIEW),
@@ -263,6 +267,8 @@ def _framed(side: str) -> list[Dataset]:
         ({"AnatomicRegionSequence": _modified("7771000")}, Side.LEFT),
         ({"SeriesDescription": "Knee right"}, Side.RIGHT),
         ({"SeriesDescription": "Lt knee"}, Side.LEFT),
+        ({"SeriesDescription": "LKNEE"}, Side.LEFT),
+        ({"SeriesDescription": "RKNEE", "ImageLaterality": "L"}, C.SIDE_CONTRADICTORY),
         ({"SeriesDescription": "Genou droit"}, Side.RIGHT),
         ({"SeriesDescription": "Knie links"}, Side.LEFT),
         ({"SeriesDescription": "Kniegelenk re."}, Side.RIGHT),
@@ -319,6 +325,11 @@ def test_reasons_are_ascii_sentences_without_free_text() -> None:
             assert refusal.source is not None
         for candidate in found.candidates:
             assert all(secret.casefold() not in e.value.casefold() and e.value.isascii() for e in candidate.evidence)
+
+
+def test_attributes_in_reasons_are_named_as_in_the_standard() -> None:
+    (refusal,) = judged(bare(BodyPartExamined="KNEE", StudyDescription="XR hand")).refusals
+    assert refusal.reason == 'BodyPartExamined says "knee", but StudyDescription says "hand": contradictory anatomy.'
 
 
 def test_real_files_that_are_no_knee_films(shared_data: Path) -> None:

@@ -106,6 +106,25 @@ def test_the_same_work_twice_has_the_same_names(scored: tuple[Path, Path, Any], 
     assert line in lines(out)
 
 
+def test_own_results_among_the_inputs_change_nothing(tmp_path: Path) -> None:
+    phantoms.write(phantoms.dx_knee("L"), tmp_path / "film.dcm")
+    runs = []
+    for _ in range(2):
+        done = genu("score", tmp_path, "--out", tmp_path / "out", "--bundle", standin_bundle())
+        assert done.returncode == 0, done.stderr
+        runs.append(lines(tmp_path / "out"))
+    assert runs[0] == runs[1]
+    assert len(list((tmp_path / "out").iterdir())) == len(runs[0][0]["files"]) + 1
+
+
+def test_a_folder_that_takes_no_results_is_told(tmp_path: Path) -> None:
+    film = phantoms.write(phantoms.dx_knee("L"), tmp_path / "film.dcm")
+    (tmp_path / "results.jsonl.part").mkdir()  # as a folder without permission: it cannot be opened for writing
+    done = genu("score", film, "--out", tmp_path, "--bundle", standin_bundle())
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"genu score: --out {tmp_path}: cannot be written to")
+
+
 def test_wrong_use_ends_with_2_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no DICOM")
     bundle = standin_bundle()
@@ -114,8 +133,9 @@ def test_wrong_use_ends_with_2_before_anything_is_loaded(tmp_path: Path) -> None
         [tmp_path / "missing.dcm"],
         [tmp_path, "--jobs", 0],
         [tmp_path, "--config", tmp_path / "missing.toml"],
+        [tmp_path, "--bundle", tmp_path / "missing"],
     ):
-        done = genu("score", *wrong, "--out", tmp_path / "out", "--bundle", bundle)
+        done = genu("score", "--bundle", bundle, *wrong, "--out", tmp_path / "out")
         assert done.returncode == 2, (wrong, done.stderr)
         assert done.stderr.startswith("genu score: ")
         assert not (tmp_path / "out" / "results.jsonl").exists()
