@@ -20,7 +20,7 @@ def measure(bundle: Path, scratch: Path) -> list[tuple[str, str, str]]:
     """Rows: what, seconds and knees a second, ratio to the naive script."""
     files = write_knees(scratch / "knees", KNEES)
     naive = _seconds("-m", "tests.bench.naive", bundle, scratch / "naive", *files)
-    single = _seconds("-m", "tests.bench.naive", bundle, scratch / "naive", *files, OMP_NUM_THREADS="1")
+    single = _seconds("-m", "tests.bench.naive", bundle, scratch / "single", *files, OMP_NUM_THREADS="1")
     ours = _seconds("-m", "plugin.cli", "score", scratch / "knees", "--out", scratch / "out", "--bundle", bundle)
     made = [len(list((scratch / name).glob("*.dcm"))) for name in ("naive", "out")]
     assert made[0] == made[1], f"not the same work: {made}"
