@@ -7,7 +7,7 @@ from typing import Literal
 from pydicom.dataset import Dataset
 
 from inference.findings import Evidence, RefusalCode, Side
-from inference.headers import codes, first, items, number, texts
+from inference.headers import codes, controlled, first, items, number, texts
 from inference.words import BILATERAL, KNEE, LEFT, RIGHT, Text, said
 
 BILATERAL_FILM: Literal["B"] = "B"
@@ -17,6 +17,7 @@ _CODES = {"7771000": "L", "G-A101": "L", "24028007": "R", "G-A100": "R", "514400
 _IMAGE_TEXTS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
 _STUDY_TEXTS = ("StudyDescription", "RequestedProcedureDescription", "PerformedProcedureStepDescription")
 _DIRECTIONS = re.compile(r"[APLRHF]{1,3}(\\[APLRHF]{1,3})?")
+_NOT_UPRIGHT = re.compile(r"[FH][A-Z]{0,2}\\[APLR].*|[APLR][A-Z]{0,2}\\H.*")
 _WIDE = 1.2  # columns per row above which a film without a stated side may hold two knees
 
 
@@ -55,6 +56,9 @@ def decide_side(header: Dataset) -> SideDecision:
     (side,) = found
     if side == "B":
         return _bilateral(header, evidence, towards_left)
+    if _NOT_UPRIGHT.fullmatch(turned := _orientation(header)):
+        reason = f"PatientOrientation is {controlled(turned)}: the film lies on its side or head down. Send it upright."
+        return SideDecision(evidence, None, None, (RefusalCode.NO_FRONTAL_VIEW, reason))
     if not coded and number(header, "Columns") > _WIDE * max(1, number(header, "Rows")):
         reason = "Only a description names a side, and the film is wide enough for two knees: set Image Laterality."
         return _unknown(evidence, reason)
@@ -78,11 +82,15 @@ def columns_to_left(header: Dataset) -> bool | None:
 def _bilateral(header: Dataset, evidence: tuple[Evidence, ...], towards_left: bool | None) -> SideDecision:
     if towards_left is not None:
         return SideDecision(evidence, BILATERAL_FILM, towards_left, None)
-    found = "\\".join(texts(header, "PatientOrientation")).upper()
+    found = _orientation(header)
     value = found if _DIRECTIONS.fullmatch(found) else "unusable" if found else "empty"
     return _unknown(
         evidence, f"The film shows both knees, but Patient Orientation ({value}) does not say which is which."
     )
+
+
+def _orientation(header: Dataset) -> str:
+    return "\\".join(texts(header, "PatientOrientation")).upper()
 
 
 def _unknown(evidence: tuple[Evidence, ...], reason: str) -> SideDecision:

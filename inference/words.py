@@ -63,6 +63,7 @@ SIDE_IN_CONTEXT: dict[str, tuple[str, frozenset[str]]] = {
     "li": ("L", frozenset({"knie", "kniegelenk"})),
     "dx": ("R", frozenset({"ginocchio"})),
     "sx": ("L", frozenset({"ginocchio"})),
+    "sin": ("L", frozenset({"ginocchio"})),
     "der": ("R", frozenset({"rodilla"})),
     "d": ("R", frozenset({"genou", "rodilla", "joelho"})),
     "g": ("L", frozenset({"genou"})),
@@ -74,6 +75,8 @@ SIDE_IN_CONTEXT: dict[str, tuple[str, frozenset[str]]] = {
     "sol": ("L", frozenset({"diz"})),
     "bal": ("L", frozenset({"térd"})),
 }
+# Beside these a short word names no side: "JOELHO D/E" and "RODILLA D/I" are both knees, "DX" may be Digital X-ray.
+_SPOILED_BY = {"d": ("e", "i"), "dx": ("sin", "sn"), "sin": ("dx",)}
 # Legs without their knee: "below knee" speaks of a stump or of the lower leg.
 _NOT_THE_KNEE = re.compile(r" (?:below|above) knee ")
 
@@ -105,7 +108,15 @@ class Text:
     def sides_in_context(self) -> tuple[str, ...]:
         """ "L" or "R" where a short word means a side in the language that the knee's word shows."""
         knees = set(self.matches(KNEE))
-        return tuple(side for word, (side, shown) in SIDE_IN_CONTEXT.items() if knees & shown and self.has_token(word))
+        return tuple(
+            side
+            for word, (side, shown) in SIDE_IN_CONTEXT.items()
+            if knees & shown and self.has_token(word) and not self._spoiled(word)
+        )
+
+    def _spoiled(self, word: str) -> bool:
+        counted = re.search(rf" \d+ {re.escape(word)} ", self._line) is not None  # "3D"
+        return counted or any(self.has_token(other) for other in _SPOILED_BY.get(word, ()))
 
 
 def _is_broken(token: str) -> bool:

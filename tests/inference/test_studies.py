@@ -274,6 +274,17 @@ def _framed(side: str) -> list[Dataset]:
         ({"SeriesDescription": "Kniegelenk re."}, Side.RIGHT),
         ({"SeriesDescription": "ginocchio dx"}, Side.RIGHT),
         ({"SeriesDescription": "DX knee"}, C.SIDE_UNKNOWN),
+        *(
+            ({"SeriesDescription": text}, C.SIDE_UNKNOWN)
+            for text in ("JOELHO D/E", "Joelho D e E", "RODILLA D/I", "DX ginocchio sin.", "GENOU 3D")
+        ),
+        ({"SeriesDescription": "JOELHO D"}, Side.RIGHT),
+        ({"SeriesDescription": "Ginocchio sin."}, Side.LEFT),
+        *(
+            ({"ImageLaterality": "L", "PatientOrientation": turned}, C.NO_FRONTAL_VIEW)
+            for turned in (["F", "L"], ["L", "H"], ["HR", "A"])
+        ),
+        ({"ImageLaterality": "L", "PatientOrientation": ["R", "F"]}, Side.LEFT),
         ({"SeriesDescription": "膝 左"}, Side.LEFT),
         ({"SeriesDescription": "Høyre kne"}, Side.RIGHT),
         ({"SeriesDescription": "Knee L"}, C.SIDE_UNKNOWN),
