@@ -131,11 +131,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     from training import runs
     from training.card import contrast_table
     from training.evaluate import evaluate
+    from training.fit import keep_memory
 
     run = runs.read(options.run)
     parts = runs.data(run)
     if options.split not in parts:
         raise DataError(f"there is no split {options.split!r}; there are {', '.join(sorted(parts))}.")
+    keep_memory()
     metrics = evaluate(runs.networks(run), parts, options.split, lambda text: _console.print(text, style="dim"))
     metrics["knees"] = {name: len(part) for name, part in parts.items()}
     (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

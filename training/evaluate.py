@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Chosen on held-back training patients: the temperature by likelihood, the decoder by kappa + accuracy."""
+    """Chosen on held-back training patients: the temperature by likelihood, the decoder by absolute error."""
 
     temperature: float
     decoder: str
@@ -59,11 +59,10 @@ def calibrate(logits: torch.Tensor, truth: npt.NDArray[np.int64]) -> Calibration
     temperature = float(temperatures[int(np.argmin(losses))])
     probabilities = probabilities_of(logits, temperature)
 
-    def merit(decoder: str) -> float:
-        grade = decode(probabilities, decoder)
-        return quadratic_kappa(truth, grade) + accuracy(truth, grade)
+    def error(decoder: str) -> float:
+        return float(np.mean(np.abs(truth - decode(probabilities, decoder))))
 
-    return Calibration(temperature, max(DECODERS, key=merit))
+    return Calibration(temperature, min(DECODERS, key=error))
 
 
 def figures(
