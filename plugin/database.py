@@ -119,7 +119,8 @@ class Database:
             if type(error) is not sqlite3.DatabaseError:  # integrity and programming errors are bugs: let them show
                 raise
             raise ConfigurationError(
-                f"{self.path} is not a usable queue ({error}): restore it from a backup or use a new data_dir"
+                f"{self.path} is not a usable queue ({error}): restore it from a backup or use a new data_dir; "
+                "the instances beside it are whole files that can be sent again"
             ) from error
 
 

@@ -209,13 +209,23 @@ class InstanceStore:
             )
         return Part(self, meta)
 
-    def clean(self, known: Iterable[str]) -> int:
-        """Remove what a crash left: unfinished files, and complete ones that no row names. Returns how many."""
+    def clean(self, known: Iterable[str], *, most: int) -> int:
+        """Remove what a crash left: unfinished files, and complete ones that no row names. Returns how many.
+
+        Raises ConfigurationError, and removes nothing, when more than `most` complete files have no row: a crash leaves
+        one for each association, but a queue that was lost or restored from a backup leaves instances that we answered
+        for.
+        """
         named = frozenset(known)
-        orphans = list(self.incoming.iterdir())
-        orphans += [
+        nameless = [
             path for path in self.instances.iterdir() if path.relative_to(self.data_dir).as_posix() not in named
         ]
+        if len(nameless) > most:
+            raise ConfigurationError(
+                f"data_dir {self.data_dir}: the queue does not know {len(nameless)} of the files in {self.instances}, "
+                "it is not the one that received them: restore that one, or move these files away and send them again"
+            )
+        orphans = [*self.incoming.iterdir(), *nameless]
         for path in orphans:
             path.unlink(missing_ok=True)
         return len(orphans)

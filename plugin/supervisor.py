@@ -147,7 +147,7 @@ def reception(settings: Settings) -> Iterator[tuple[Listener, Queue]]:
         stack.callback(store.close)
         queue = Queue.open(settings)
         stack.callback(queue.close)
-        removed = store.clean(queue.known_paths())
+        removed = store.clean(queue.known_paths(), most=settings.listener.max_associations)
         if removed:
             logs.event(_log, "storage.cleaned", removed=removed)
         queue.open_reception(time.time())

@@ -9,13 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inference.errors import ResourceError
+from inference.errors import ConfigurationError, ResourceError
 from plugin import dimse, storage
 from plugin.association import Association
 from plugin.jobs import Queue
@@ -87,6 +87,18 @@ def test_kill_9_in_the_middle_leaves_no_orphan_after_the_next_start(tmp_path: Pa
         assert len(list((tmp_path / "instances").iterdir())) == 1
         peer.associate()
         assert peer.store(instance()) == dimse.SUCCESS
+
+
+def test_files_of_a_queue_that_was_lost_are_not_removed(tmp_path: Path) -> None:
+    with closing(InstanceStore(tmp_path)) as store:
+        files = [store.instances / f"{number}.dcm" for number in range(3)]
+        for file in (*files, store.incoming / "1.part"):
+            file.write_bytes(b"")
+        with pytest.raises(ConfigurationError, match=r"does not know 3 of the files.*send them again"):
+            store.clean([], most=2)
+        assert all(file.exists() for file in files)
+        assert store.clean(["instances/0.dcm"], most=2) == 3
+        assert list(store.instances.iterdir()) == files[:1]
 
 
 class Trace:
