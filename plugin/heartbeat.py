@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from plugin.rows import Claim
 _log = logging.getLogger(__name__)
 
 OVERDUE_STATUS = 70
+ALARM_SECONDS = 5.0  # after the limit
 
 
 def end_process() -> None:
@@ -26,7 +28,8 @@ class Heartbeat:
     """Within the block a thread prolongs the lease every `interval` seconds.
 
     After `limit` seconds it stops to, and calls `overdue`, which ends the process: the attempt is counted already, so
-    that a study that hangs every time becomes a dead letter.
+    that a study that hangs every time becomes a dead letter. Code that hangs and keeps Python's lock, as decoders in
+    C may, lets no thread run: there the kernel ends the process by SIGALRM, a little later.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Heartbeat:
 
     def __enter__(self) -> "Heartbeat":
         """Start beating."""
+        signal.setitimer(signal.ITIMER_REAL, self._limit + ALARM_SECONDS)
         self._thread.start()
         return self
 
@@ -53,6 +57,7 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop beating."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         self._done.set()
         self._thread.join()
 

@@ -1,5 +1,8 @@
 """The heartbeat thread."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,6 +12,8 @@ import pytest
 from plugin.heartbeat import Heartbeat
 from plugin.jobs import Queue, StaleClaimError
 from tests.plugin.queue_helpers import Clock, claimed, settings_for, whole
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def held(folder: Path) -> tuple[Queue, Clock]:
@@ -49,3 +54,23 @@ def test_a_study_that_takes_too_long_ends_the_process(tmp_path: Path) -> None:
     with Heartbeat(queue, claimed(queue, clock), interval=9.0, limit=0.05, clock=clock, overdue=ended.set):
         assert ended.wait(5.0)
     queue.close()
+
+
+HOLDS_THE_LOCK = """
+import ctypes, sys, time
+from pathlib import Path
+from plugin import heartbeat
+from plugin.jobs import Queue
+from tests.plugin.test_heartbeat import held
+from tests.plugin.queue_helpers import claimed
+
+heartbeat.ALARM_SECONDS = 0.2
+queue, clock = held(Path(sys.argv[1]))
+with heartbeat.Heartbeat(queue, claimed(queue, clock), interval=9.0, limit=0.1):
+    ctypes.PyDLL(None).sleep(60)  # as a decoder that never returns and lets no other thread run
+"""
+
+
+def test_code_that_lets_no_thread_run_is_ended_by_the_kernel(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HOLDS_THE_LOCK, tmp_path], cwd=ROOT, timeout=50, check=False)
+    assert done.returncode == -signal.SIGALRM
