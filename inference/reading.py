@@ -146,13 +146,16 @@ def _files(paths_or_folders: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
                 met.add(key)
                 yield given, True
             continue
-        for folder, subfolders, names in os.walk(given):
+        closed: list[OSError] = []
+        for folder, subfolders, names in os.walk(given, onerror=closed.append):
             subfolders.sort()
             for name in sorted(names):
                 path = Path(folder) / name
                 if (key := os.path.realpath(path)) not in met:
                     met.add(key)
                     yield path, False
+        # A folder that may not be read is told as a file that cannot be opened.
+        yield from ((Path(error.filename), True) for error in closed)
 
 
 def _looks_like_dicom(path: Path) -> bool:

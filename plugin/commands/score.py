@@ -1,6 +1,7 @@
 """`genu score`: files and folders in, reports, heatmaps and results.jsonl out."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,9 +96,10 @@ def _progress(console: Console) -> Iterator[Progress]:
 
 def _read(paths: Sequence[Path], console: Console, progress: Progress) -> list[StudyInput]:
     """All studies under the paths. Raises DataError when there is none."""
-    missing = [str(path) for path in paths if not path.exists()]
+    # Not Path.exists: it raises where a folder on the way may not be read.
+    missing = [str(path) for path in paths if not os.path.exists(path)]  # noqa: PTH110
     if missing:
-        raise DataError(f"there is no {missing[0]}: give DICOM files, or folders of them")
+        raise DataError(f"there is no {missing[0]}, or it cannot be reached: give DICOM files, or folders of them")
     grouping = Grouping()
     task = progress.add_task("reading", total=None)
     studies = group_studies(paths, on_progress=lambda seen: progress.update(task, completed=seen), grouping=grouping)

@@ -1,5 +1,6 @@
 """Hostile and odd files: only our own errors come out, in bounded time and memory; good files are read in full."""
 
+import errno
 import logging
 import os
 import time
@@ -231,6 +232,21 @@ def test_in_folders_a_name_that_claims_dicom_is_not_passed_over(tmp_path: Path) 
     (study,) = group_studies([tmp_path], grouping=grouping)
     assert [refusal.code for refusal in study.unreadable] == [RefusalCode.UNREADABLE] * 2
     assert grouping.skipped == 1
+
+
+def test_folders_that_may_not_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def denied(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    (study,) = group_studies([tmp_path])
+    assert study.unreadable_paths == (tmp_path / "closed",)
+    assert [refusal.code for refusal in study.unreadable] == [RefusalCode.UNREADABLE]
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])

@@ -131,6 +131,7 @@ def test_wrong_use_ends_with_2_before_anything_is_loaded(tmp_path: Path) -> None
     for wrong in (
         [tmp_path],
         [tmp_path / "missing.dcm"],
+        [tmp_path / ("long" * 99)],
         [tmp_path, "--jobs", 0],
         [tmp_path, "--config", tmp_path / "missing.toml"],
         [tmp_path, "--bundle", tmp_path / "missing"],
