@@ -112,12 +112,24 @@ class Child:
     def _start(self, now: float) -> None:
         # A session of its own: Ctrl-C in a terminal reaches only the supervisor, which stops the rest in order.
         # preexec_fn is the only way to PR_SET_PDEATHSIG; it calls nothing but prctl and getppid.
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509
-        )
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509
+            )
+        except OSError as error:  # no memory or no process left: reception goes on, and this is tried again
+            self._failures += 1
+            self._next_start = now + pause_after(self._failures)
+            logs.event(
+                _log,
+                "child.not_started",
+                level=logging.ERROR,
+                child=self.role.name,
+                error=os.strerror(error.errno or 0),
+            )
+            return
         self._started = now
         logs.event(_log, "child.started", child=self.role.name, pid=self._process.pid)
 

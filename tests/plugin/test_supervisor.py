@@ -151,6 +151,19 @@ def test_a_child_that_ends_at_once_is_not_started_in_a_loop(monkeypatch: pytest.
     assert 2 <= len(starts) <= 5
 
 
+def test_a_child_that_cannot_be_started_does_not_end_the_service() -> None:
+    child = Child(Role("worker", "worker-1"), ["/no/such/program"])
+    child.tend(100.0)
+    assert child.pid is None
+    child._command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    child.tend(100.05)
+    assert child.pid is None  # its pause is not over
+    child.tend(100.2)
+    assert child.pid is not None
+    child.ask_to_stop()
+    child.wait(5.0)
+
+
 def test_a_child_that_does_not_stop_is_killed() -> None:
     ignore = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     child = Child(Role("worker", "worker-1"), [sys.executable, "-c", ignore])
