@@ -9,12 +9,13 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from dicom_templates.compose import Composed, compose
-from inference.errors import GenuError, RefusalError, RetryableError
+from inference.errors import GenuError, RefusalError, ResourceError, RetryableError
 from inference.findings import StudyFindings
 from inference.reading import StudyInput, read_study
 from inference.studies import is_own_result
@@ -117,6 +118,7 @@ class Worker:
 
     def _process(self, claim: Claim) -> StudyFindings:
         paths = [self._settings.data_dir.joinpath(item.relative_path) for item in claim.inputs]
+        _require_readable(paths)
         study = read_study(paths, study_instance_uid=claim.study_uid)
         secondary = routing.accepts_secondary_capture(self._settings, claim.sources)
         if _only_own_results_are_new(claim, study):
@@ -176,6 +178,18 @@ class Worker:
             raise error
         logs.event(_log, "queue.unavailable", level=logging.ERROR, error=str(error))
         self._lifetime.wait(RECOVERY_SECONDS)
+
+
+def _require_readable(paths: Sequence[Path]) -> None:
+    """A file that we confirmed and cannot open is a fault of our disk: no refusal, which would blame the sender."""
+    for path in paths:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ResourceError(
+                f"the received file {path} cannot be opened ({error.strerror}): mend the disk or restore the "
+                "file, then `genu retry`"
+            ) from error
 
 
 def _only_own_results_are_new(claim: Claim, study: StudyInput) -> bool:

@@ -14,7 +14,7 @@ from inference.errors import BundleError, RefusalError, ResourceError
 from inference.findings import RefusalCode
 from inference.reading import StudyInput
 from plugin.jobs import Queue
-from plugin.rows import JobRow, ObjectKind
+from plugin.rows import JobRow, JobState, ObjectKind
 from plugin.worker import Worker
 from plugin.writing import results_folder
 from tests.plugin.fakes import FakeScorer, deposit, film
@@ -196,3 +196,17 @@ def test_a_worker_that_lost_its_lease_leaves_no_trace(queue: Queue, clock: Clock
 def test_importing_the_worker_loads_no_torch() -> None:
     code = "import plugin.worker, plugin.deliverer, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_received_file_that_cannot_be_opened_is_our_fault_and_no_refusal(queue: Queue, clock: Clock) -> None:
+    study = arrive(queue, clock, film(1, 1))
+    (path,) = [queue.settings.data_dir / path for path in queue.known_paths()]
+    kept = path.rename(path.with_suffix(".away"))
+    assert work(queue, clock)
+    job = only_job(queue, study)
+    assert (job.state, job.status) == (JobState.QUEUED, None)
+    assert job.error is not None and "No such file" in job.error
+    kept.rename(path)
+    clock.forward(5)
+    assert work(queue, clock)
+    assert only_job(queue, study).status == "scored"
