@@ -1,4 +1,4 @@
-"""DCMTK's programs, also in an activated environment: pynetdicom installs a storescu and a storescp of its own there."""
+"""DCMTK's programs, in an activated environment too: pynetdicom installs its own storescu and storescp there."""
 
 import os
 import sys
