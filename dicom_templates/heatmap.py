@@ -55,6 +55,7 @@ def build_heatmap(
         sop_class_uid=SecondaryCaptureImageStorage,
         sop_instance_uid=derived_uid(
             "heatmap",
+            study_uid,
             knee.source.sop_instance_uid,
             str(knee.source.frame),
             knee.side.value,

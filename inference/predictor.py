@@ -30,7 +30,7 @@ from inference.instances import Instance
 from inference.knees import Located, find, settle
 from inference.limits import DEFAULT_LIMITS, Limits
 from inference.pixels import DisplayImage, load_display
-from inference.preprocess import crop
+from inference.preprocess import prepare
 from inference.reading import StudyInput
 from inference.studies import BILATERAL, Candidate, select
 
@@ -175,7 +175,7 @@ class Predictor:
             return [], [Refusal(RefusalCode.NO_KNEE_FOUND, reason, source=uid, side=side)]
         # A film whose columns run towards the patient's right is stored mirrored.
         mirrored = (side is not self.bundle.spec.canonical_side) != (candidate.columns_to_left is False)
-        values = crop(image.values, box, self.bundle.spec.crop_size, mirror=mirrored)
+        values = prepare(image.values, box, self.bundle.spec, mirror=mirrored)
         location = Evidence("anatomy", "pixels", f"knee match {score:.2f}", "knee")
         return [_Knee(side, image.source, box, values, mirrored, (*candidate.evidence, location))], []
 

@@ -1,17 +1,20 @@
 """From a displayed film to the network's input: the only copy, used by training and inference alike.
 
-Two steps. `crop` resamples one knee out of a film, mirrored to the canonical side. `apply` takes a batch of crops and
-returns what the network sees. Between the two steps training augments; inference does nothing.
+Two steps. `prepare` resamples one knee out of a film, mirrored to the canonical side, and equalises it where it is as
+flat as films are. `apply` takes a batch of such crops and returns what the network sees. Between the two steps training
+augments; inference does nothing.
 
 Contrast: the public crops were contrast-equalised before they were published, hospital films are not, and a network
-trained on the one is not right on the other. Local normalisation, (x - local mean) / (local deviation + floor), does
-not change under any linear change of contrast and hardly under smooth ones, CLAHE included (docs/contrast.md).
+trained on the one is not right on the other. Flat crops therefore get the same equalisation, and most of what is left
+of the difference is taken out by local normalisation, (x - local mean) / (local deviation + floor), which does not
+change under any linear change of contrast and hardly under smooth ones (docs/contrast.md).
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -29,6 +32,7 @@ class PreprocessSpec:
 
     crop_size: side of the square crop, pixels.
     canonical_side: knees of the other side are mirrored, so that all look like this one.
+    flat_below: crops whose `local_contrast` is lower are equalised (CLAHE, 8 x 8 tiles, `equalise_clip`); 0 for never.
     sigma: of the local normalisation's Gaussian, as a fraction of crop_size.
     floor: added to the local deviation, as a fraction of the crop's deviation.
     clip: local deviations beyond which values are cut; the result is divided by it, so it lies in -1..1.
@@ -38,6 +42,8 @@ class PreprocessSpec:
 
     crop_size: int = 224
     canonical_side: Side = Side.LEFT
+    flat_below: float = 0.49
+    equalise_clip: float = 5.0
     sigma: float = 0.08
     floor: float = 0.1
     clip: float = 3.0
@@ -100,6 +106,41 @@ def crop(image: npt.NDArray[np.float32], box: Box, size: int, *, mirror: bool) -
         tensor = functional.interpolate(tensor, size=(size, size), mode="bilinear", antialias=True)
     result = tensor[0, 0].clamp(0, 1)
     return np.asarray((result.flip(-1) if mirror else result).numpy())
+
+
+def prepare(image: npt.NDArray[np.float32], box: Box, spec: PreprocessSpec, *, mirror: bool) -> npt.NDArray[np.float32]:
+    """`crop`, then `equalise_flat`: a knee of a film as training and inference both start from it."""
+    return equalise_flat(crop(image, box, spec.crop_size, mirror=mirror), spec)
+
+
+def equalise_flat(knee: npt.NDArray[np.float32], spec: PreprocessSpec) -> npt.NDArray[np.float32]:
+    """Equalise a crop (S, S), 0..1, whose local contrast is below `spec.flat_below`; return others as they are."""
+    return equalise(knee, spec.equalise_clip) if local_contrast(knee) < spec.flat_below else knee
+
+
+def local_contrast(knee: npt.NDArray[np.float32]) -> float:
+    """Mean local deviation (Gaussian, 6 % of the width) over the deviation of the whole crop; 1 for a constant crop.
+
+    Films before equalisation have about 0.4, equalised ones 0.5 to 0.9: most of a film's contrast lies between limb and
+    background, equalisation moves it into the detail.
+    """
+    values = torch.from_numpy(np.ascontiguousarray(knee, np.float32))[None, None]
+    centred = values - values.mean()
+    overall = float(centred.square().mean().sqrt())
+    if overall < 1e-4:
+        return 1.0
+    width = 0.06 * knee.shape[1] / _POOL
+    mean = gaussian_blur(functional.avg_pool2d(centred, _POOL), width)
+    square = gaussian_blur(functional.avg_pool2d(centred * centred, _POOL), width)
+    return float((square - mean * mean).clamp_min(0).sqrt().mean()) / overall
+
+
+def equalise(knee: npt.NDArray[np.floating[Any]], clip: float) -> npt.NDArray[np.float32]:
+    """CLAHE with 8 x 8 tiles on 8 bits, as the public crops got it; (S, S), 0..1, stretched to that range first."""
+    low, high = np.percentile(knee, [0.05, 99.95])
+    stretched = np.clip((knee - low) / max(float(high - low), 1e-6), 0, 1)
+    tiles = cv2.createCLAHE(clipLimit=clip, tileGridSize=(8, 8))
+    return np.asarray(tiles.apply((stretched * 255).round().astype(np.uint8)), np.float32) / np.float32(255)
 
 
 def whole(rows: int, columns: int) -> Box:

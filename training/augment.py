@@ -7,15 +7,12 @@ noise, blur. Left and right are never swapped: sides are canonical by then.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from inference.preprocess import gaussian_blur
+from inference.preprocess import equalise, gaussian_blur
 
 Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
@@ -69,12 +66,6 @@ def unequalise(crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     field = level * (shares[0] * limb + shares[1] * noise + shares[2] * own)
     amplitude = (0.1 + 0.4 * _uniform(count, generator)).view(-1, 1, 1, 1)
     return (field + amplitude * detail).clamp(0, 1)
-
-
-def equalise(image: npt.NDArray[np.floating[Any]], clip: float) -> npt.NDArray[np.float32]:
-    """CLAHE as the public crops got it (8x8 tiles); `image` float (H, W) in 0..1."""
-    tiles = cv2.createCLAHE(clipLimit=clip, tileGridSize=(8, 8))
-    return np.asarray(tiles.apply((image * 255).round().astype(np.uint8)), np.float32) / np.float32(255)
 
 
 def _equalise(crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -31,7 +31,8 @@ published set, so there are no subgroup figures.
 ## Networks
 {_networks(config)}
 Started from an 8-bit quantised ImageNet MobileNetV2 (Apache-2.0), dequantised. Right knees are mirrored to left ones.
-Temperature {metrics["temperature"]:.3f} and the decoder ({metrics["decoder"]}) were chosen on the held-back patients.
+Temperature {metrics["temperature"]:.3f}, chosen on the held-back patients; the grade is the {metrics["decoder"]} of the
+probabilities.
 
 ## Figures on `{test}` ({model["n"]} knees of {model["patients"]} patients; 95 % patient bootstrap)
 | | quadratic kappa | accuracy | mean absolute error | ECE | log loss |

@@ -138,7 +138,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.split not in parts:
         raise DataError(f"there is no split {options.split!r}; there are {', '.join(sorted(parts))}.")
     keep_memory()
-    metrics = evaluate(runs.networks(run), parts, options.split, lambda text: _console.print(text, style="dim"))
+    metrics = evaluate(
+        runs.networks(run), parts, options.split, run.config.decoder, lambda text: _console.print(text, style="dim")
+    )
     metrics["knees"] = {name: len(part) for name, part in parts.items()}
     (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     for name, row in {"model": metrics["model"], **metrics["baselines"]}.items():

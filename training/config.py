@@ -8,6 +8,7 @@ from typing import Any
 
 from inference.errors import DataError
 from inference.findings import Side
+from inference.manifest import DECODERS
 from inference.preprocess import PreprocessSpec
 from training.augment import AugmentConfig
 
@@ -31,13 +32,17 @@ class MemberConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run: the members, and how much of `train` is held back (by subject) for calibration."""
+    """A whole run: the members, and how much of `train` is held back (by subject) for calibration.
+
+    `decoder` makes a grade of five probabilities: "median" (least expected absolute error), "argmax", or "expected"
+    (the rounded mean).
+    """
 
     name: str
     version: str
     members: tuple[MemberConfig, ...]
     tune_fraction: float = 0.1
-    decoder: str = "argmax"
+    decoder: str = "median"
 
 
 def read_config(path: Path) -> RunConfig:
@@ -54,9 +59,12 @@ def read_config(path: Path) -> RunConfig:
         raise DataError(f"{path} is not valid TOML: {error}.") from error
     try:
         members = tuple(_member(member) for member in values.pop("member"))
-        return RunConfig(members=members, **values)
+        config = RunConfig(members=members, **values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; compare with training/kl.toml.") from error
+    if config.decoder not in DECODERS:
+        raise DataError(f"{path}: decoder is {config.decoder!r}; it must be one of {', '.join(DECODERS)}.")
+    return config
 
 
 def _member(values: Mapping[str, Any]) -> MemberConfig:

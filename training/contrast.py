@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.augment import equalise
+from inference.preprocess import PreprocessSpec, equalise, equalise_flat
 
 Image = npt.NDArray[np.floating[Any]]
 
@@ -51,9 +51,11 @@ def changes() -> dict[str, Callable[[Image], Image]]:
 
 
 def change_all(crops: npt.NDArray[np.uint8], change: Callable[[Image], Image]) -> npt.NDArray[np.uint8]:
-    """Apply a change to crops uint8 (N, H, W)."""
-    changed = [change(np.asarray(crop, np.float32) / 255) for crop in crops]
-    return np.asarray((np.clip(np.stack(changed), 0, 1) * 255).round(), np.uint8)
+    """Apply a change to crops uint8 (N, H, W), and what inference does to a film's crop after it."""
+    spec = PreprocessSpec()
+    changed = [np.asarray(change(np.asarray(crop, np.float32) / 255), np.float32) for crop in crops]
+    seen = np.stack([equalise_flat(crop, spec) for crop in changed])
+    return np.asarray((np.clip(seen, 0, 1) * 255).round(), np.uint8)
 
 
 def agreement_with_published(crops: npt.NDArray[np.uint8], every: int = 10) -> float:

@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.errors import DataError, RefusalError
-from inference.findings import Side
 from inference.pixels import load_display
-from inference.preprocess import crop, whole
+from inference.preprocess import PreprocessSpec, prepare, whole
 from inference.reading import StudyInput, read_instance
 from inference.studies import select
 from training.dicomize import LABEL_COLUMNS
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +71,7 @@ def load_crops(
     labels: dict[str, dict[str, str]],
     cache: Path,
     *,
-    size: int = 224,
-    canonical: Side = Side.LEFT,
+    spec: PreprocessSpec = PreprocessSpec(),  # noqa: B008 - frozen
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, CropSet]:
     """Crops of all labelled knees, by split.
@@ -85,7 +83,7 @@ def load_crops(
     rows = [row for row in index if row["SOPInstanceUID"] in labels]
     if not rows:
         raise DataError(f"none of the {len(labels)} labelled images is in the index of {export}: index that export.")
-    crops = _cached(export, rows, labels, cache, size, canonical, progress)
+    crops = _cached(export, rows, labels, cache, spec, progress)
     chosen = [labels[row["SOPInstanceUID"]] for row in rows]
     everything = CropSet(
         crops,
@@ -103,19 +101,18 @@ def _cached(
     rows: Sequence[dict[str, Any]],
     labels: dict[str, dict[str, str]],
     cache: Path,
-    size: int,
-    canonical: Side,
+    spec: PreprocessSpec,
     progress: Callable[[int, int], None] | None,
 ) -> npt.NDArray[np.uint8]:
     parts = [[row["path"], row["size"], row["mtime_ns"], labels[row["SOPInstanceUID"]]["side"]] for row in rows]
-    key = hashlib.sha256(json.dumps([_VERSION, size, canonical, parts]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([_VERSION, spec.to_json(), parts]).encode()).hexdigest()[:16]
     path = cache / f"crops-{key}.npy"
     if path.exists():
         stored: npt.NDArray[np.uint8] = np.load(path, allow_pickle=False)
         return stored
-    crops = np.empty((len(rows), size, size), np.uint8)
+    crops = np.empty((len(rows), spec.crop_size, spec.crop_size), np.uint8)
     for number, row in enumerate(rows):
-        crops[number] = _one(export / row["path"], labels[row["SOPInstanceUID"]]["side"], size, canonical)
+        crops[number] = _one(export / row["path"], labels[row["SOPInstanceUID"]]["side"], spec)
         if progress is not None:
             progress(number + 1, len(rows))
     cache.mkdir(parents=True, exist_ok=True)
@@ -125,7 +122,7 @@ def _cached(
     return crops
 
 
-def _one(path: Path, side: str, size: int, canonical: Side) -> npt.NDArray[np.uint8]:
+def _one(path: Path, side: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
     try:
         instance = read_instance(path)
         selection = select(StudyInput(instance.study_instance_uid, (instance,), ()))
@@ -136,5 +133,5 @@ def _one(path: Path, side: str, size: int, canonical: Side) -> npt.NDArray[np.ui
         image = load_display(instance)
     except RefusalError as error:
         raise DataError(f"{path} has a label but is refused: {error.refusal.reason}") from error
-    values = crop(image.values, whole(*image.values.shape), size, mirror=side != canonical)
+    values = prepare(image.values, whole(*image.values.shape), spec, mirror=side != spec.canonical_side)
     return np.asarray((values * 255).round(), np.uint8)

@@ -1,7 +1,7 @@
 """Figures of a run, on patients it has not seen: `genu-train evaluate`.
 
-Everything that is chosen (temperature, decoder, the linear baseline's strength) is chosen on the held-back patients of
-`train`; the test split is only reported on. Weights are rounded first as the bundle stores them.
+Everything that is chosen (temperature, the linear baseline's strength) is chosen on the held-back patients of `train`;
+the test split is only reported on. Weights are rounded first as the bundle stores them.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Chosen on held-back training patients: the temperature by likelihood, the decoder by absolute error."""
+    """The temperature, chosen by likelihood on held-back training patients, and the run's decoder."""
 
     temperature: float
     decoder: str
@@ -52,17 +52,11 @@ def probabilities_of(logits: torch.Tensor, temperature: float) -> Floats:
     return np.asarray((logits.double() / temperature).softmax(dim=1).numpy(), np.float64)
 
 
-def calibrate(logits: torch.Tensor, truth: npt.NDArray[np.int64]) -> Calibration:
-    """Choose temperature and decoder from logits (N, 5) of patients that were held back."""
+def calibrate(logits: torch.Tensor, truth: npt.NDArray[np.int64], decoder: str) -> Calibration:
+    """Choose the temperature from logits (N, 5) of patients that were held back."""
     temperatures = np.geomspace(0.3, 3.0, 200)
     losses = [log_loss(truth, probabilities_of(logits, float(t))) for t in temperatures]
-    temperature = float(temperatures[int(np.argmin(losses))])
-    probabilities = probabilities_of(logits, temperature)
-
-    def error(decoder: str) -> float:
-        return float(np.mean(np.abs(truth - decode(probabilities, decoder))))
-
-    return Calibration(temperature, min(DECODERS, key=error))
+    return Calibration(float(temperatures[int(np.argmin(losses))]), decoder)
 
 
 def figures(
@@ -85,18 +79,21 @@ def figures(
     }
 
 
-def evaluate(networks: Networks, parts: dict[str, CropSet], test: str, progress: Progress) -> dict[str, Any]:
+def evaluate(
+    networks: Networks, parts: dict[str, CropSet], test: str, decoder: str, progress: Progress
+) -> dict[str, Any]:
     """Figures of the ensemble, of each member, of the baselines, and under changed contrast.
 
     Args:
         networks: (configuration, rounded model) of each member.
         parts: "fit", "tune" and the test split's crops.
         test: name of the test split in `parts`.
+        decoder: how probabilities become a grade, one of `inference.manifest.DECODERS`.
         progress: told what is being measured.
     """
     tune, held = parts["tune"], parts[test]
     progress("calibration on held-back training patients")
-    calibration = calibrate(ensemble_logits(networks, tune.crops), tune.grades)
+    calibration = calibrate(ensemble_logits(networks, tune.crops), tune.grades, decoder)
     progress(f"{test}: {len(held)} knees")
     logits = ensemble_logits(networks, held.crops)
     probabilities = probabilities_of(logits, calibration.temperature)

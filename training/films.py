@@ -14,7 +14,7 @@ import torch
 
 from inference.findings import Box
 from inference.knees import find, settle
-from inference.preprocess import crop
+from inference.preprocess import PreprocessSpec, prepare
 from training.crops import CropSet
 
 Image = npt.NDArray[np.float32]
@@ -45,7 +45,7 @@ def measure(
 
     Errors are fractions of the crop's size; `crops_kept_whole` is the share of crops that are taken as they are.
     """
-    generator = np.random.default_rng(seed)
+    generator, spec = np.random.default_rng(seed), PreprocessSpec(crop_size=knees.crops.shape[1])
     scales, offsets, scores, kept = [], [], [], []
     found = np.empty_like(knees.crops)
     for number, stored in enumerate(knees.crops):
@@ -57,7 +57,7 @@ def measure(
         box = settle(find(film.pixels, template)[0][0], film.pixels, template)
         scales.append(box.width / film.truth.width - 1)
         offsets.append(_distance(box, film.truth) / film.truth.width)
-        found[number] = (crop(film.pixels, box, knee.shape[0], mirror=False) * 255).round()
+        found[number] = (prepare(film.pixels, box, spec, mirror=False) * 255).round()
         if progress is not None:
             progress(number + 1, len(knees))
     figures = {

@@ -1,5 +1,6 @@
 """What is composed: the same bytes for the same work, other names for other work, each result in its place."""
 
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 
@@ -137,6 +138,14 @@ def test_a_missing_rendering_is_named() -> None:
     findings = StudyFindings(study_instance_uid=STUDY, knees=(knee(),), radiographs=1)
     with pytest.raises(ValueError, match=uid(1)):
         compose(findings, [header()], context())
+
+
+def test_the_same_image_in_another_study_has_a_heatmap_of_its_own() -> None:
+    here = compose(study([knee()]), [header()], context()).heatmaps[0]
+    other = replace(study([knee()]), study_instance_uid=uid(777))
+    there = compose(other, [header(StudyInstanceUID=uid(777))], context()).heatmaps[0]
+    assert here.StudyInstanceUID != there.StudyInstanceUID
+    assert here.SOPInstanceUID != there.SOPInstanceUID
 
 
 def test_each_knee_has_its_group_with_side_region_grade_and_heatmap() -> None:

@@ -6,7 +6,17 @@ import torch
 
 from inference.errors import BundleError
 from inference.findings import Box, Side
-from inference.preprocess import PreprocessSpec, apply, crop, local_normalise, whole
+from inference.preprocess import (
+    PreprocessSpec,
+    apply,
+    crop,
+    equalise,
+    equalise_flat,
+    local_contrast,
+    local_normalise,
+    prepare,
+    whole,
+)
 
 
 def spot(rows: int, columns: int, row: int, column: int, size: int = 6) -> np.ndarray:
@@ -86,3 +96,40 @@ def test_specification_survives_json() -> None:
 def test_specification_with_an_unknown_key_is_refused() -> None:
     with pytest.raises(BundleError, match="export the bundle again"):
         PreprocessSpec.from_json({**PreprocessSpec().to_json(), "gamma": 2})
+
+
+def flat_film(seed: int = 0) -> np.ndarray:
+    """A bright limb with faint detail, as before equalisation."""
+    across = np.linspace(-1, 1, 224)
+    detail = np.random.default_rng(seed).normal(0, 0.01, (224, 224))
+    return np.asarray(0.1 + 0.5 * np.exp(-((across / 0.6) ** 4)) + detail, np.float32)
+
+
+def test_a_flat_film_is_equalised_and_an_equalised_one_is_left_alone() -> None:
+    film = flat_film()
+    spec = PreprocessSpec()
+    assert local_contrast(film) < spec.flat_below
+    equalised = equalise_flat(film, spec)
+    assert local_contrast(equalised) > spec.flat_below
+    assert np.array_equal(equalise_flat(equalised, spec), equalised)
+    assert np.array_equal(equalise_flat(film, PreprocessSpec(flat_below=0)), film)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(0.2, 0.0), (0.5, 0.4)])
+def test_equalisation_does_not_depend_on_linear_contrast(gain: float, offset: float) -> None:
+    film = flat_film(1)
+    assert local_contrast(film * gain + offset) == pytest.approx(local_contrast(film), abs=1e-3)
+    assert np.mean(np.abs(equalise(film * gain + offset, 5) - equalise(film, 5))) < 0.01
+
+
+def test_equalisation_and_mirroring_can_be_exchanged() -> None:
+    film = flat_film(2)
+    box = Box(0, 0, 224, 224)
+    mirrored = prepare(film, box, PreprocessSpec(), mirror=True)
+    plain = prepare(film, box, PreprocessSpec(), mirror=False)
+    assert np.mean(np.abs(mirrored - plain[:, ::-1])) < 0.03
+    assert np.mean(np.abs(mirrored - plain)) > 0.05
+
+
+def test_a_constant_crop_is_not_equalised() -> None:
+    assert local_contrast(np.full((224, 224), 0.3, np.float32)) == 1.0

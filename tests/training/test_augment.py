@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from inference.preprocess import equalise
 from tests import phantom_pixels
-from training.augment import AugmentConfig, augment, equalise
+from training.augment import AugmentConfig, augment
 from training.contrast import agreement_with_published, change_all, changes, unequalised
 
 STILL = AugmentConfig(0, 0, 0, 0, 0, 0, 0, 0, 0)

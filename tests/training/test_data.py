@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from inference.errors import DataError
+from inference.preprocess import PreprocessSpec
 from inference.reading import read_study
 from inference.studies import select
 from training.crops import load_crops, read_label_table
@@ -117,8 +118,9 @@ def test_unchanged_files_keep_their_rows(export: Path, monkeypatch: pytest.Monke
 
 def test_right_knees_are_mirrored_and_the_cache_is_used(export: Path, source: Path, tmp_path: Path) -> None:
     index, labels = read_index(export / "index.parquet"), read_label_table(export / "labels.csv")
-    parts = load_crops(export, index, labels, tmp_path, size=64)
-    again = load_crops(Path("/nowhere"), index, labels, tmp_path, size=64)
+    spec = PreprocessSpec(crop_size=64, flat_below=0)
+    parts = load_crops(export, index, labels, tmp_path, spec=spec)
+    again = load_crops(Path("/nowhere"), index, labels, tmp_path, spec=spec)
     assert np.array_equal(parts["train"].crops, again["train"].crops)
     train = parts["train"]
     right = train.sides.index("R")
