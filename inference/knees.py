@@ -23,6 +23,7 @@ _SQUARE = 1.3  # a film longer than this is no crop of one knee
 _MINIMUM = 0.15
 _CENTRING = 0.15
 _MARGIN = 0.25
+_CONVINCING = 0.3
 _LOCAL = {"sigma": 0.08, "floor": 0.1, "clip": 3.0}
 
 
@@ -72,11 +73,14 @@ def find(
 def settle(located: Located, image: npt.NDArray[np.float32], template: torch.Tensor) -> Box:
     """The box to score: the whole film where it is a crop of one knee already, else the match.
 
-    A film counts as a crop when it is about square and matches the template as a whole about as well as anywhere.
+    A film counts as a crop when it is about square, and matches the template as a whole about as well as anywhere or
+    nowhere convincingly.
     """
     rows, columns = image.shape
     if max(rows, columns) > _SQUARE * min(rows, columns):
         return located.box
+    if located.score < _CONVINCING:
+        return whole(rows, columns)
     film = torch.from_numpy(np.ascontiguousarray(image))[None, None]
     as_whole = _scores(film, template, float(max(rows, columns)))
     middle = [slice(round(0.4 * extent), round(0.6 * extent) + 1) for extent in as_whole.values.shape]
