@@ -11,7 +11,7 @@ help:
 	@echo "make check   format, lint, types, import rules, documentation"
 	@echo "make bench   speed, measured side by side (ARGS=--write puts it into docs/performance.md)"
 	@echo "make soak    hundreds of kills of listener and worker; nothing lost, nothing twice"
-	@echo "make bundle  train the shipped grader again from ../shared (an hour on 2 cores; goes on where it stopped)"
+	@echo "make bundle  train the shipped grader again from ../shared (about an hour; goes on where it stopped)"
 	@echo "make docs    write the generated pages of docs/ again"
 	@echo "make format  format and mend what ruff can mend"
 	@echo "make setup   only install, for development"

@@ -3,7 +3,7 @@
 Images are decoded one after another and knees go through the networks in one batch per study.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,14 +91,12 @@ class Predictor:
         study: StudyInput,
         *,
         accept_secondary_capture: bool = False,
-        on_image: Callable[[str], None] | None = None,
     ) -> StudyFindings:
         """Score every frontal knee of a study.
 
         Args:
             study: the readable instances of one study, and the refusals of the others.
             accept_secondary_capture: the site sends knees as Secondary Capture.
-            on_image: called with each SOP Instance UID before its pixels are decoded.
 
         Returns:
             Findings and refusals; nothing that arrived is left out of both.
@@ -108,8 +106,6 @@ class Predictor:
         knees: list[_Knee] = []
         renderings: dict[str, npt.NDArray[np.uint8]] = {}
         for candidate in selection.candidates:
-            if on_image is not None:
-                on_image(candidate.instance.sop_instance_uid)
             try:
                 image = load_display(candidate.instance, self.limits)
                 found, lost = self._knees(candidate, image)
