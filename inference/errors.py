@@ -6,6 +6,7 @@
     ├── RetryableError          the world is at fault and may mend: try again later
     │   ├── DeliveryError       a destination did not take an object
     │   │   └── UnreachableError    (plugin.destinations) nobody answers there
+    │   ├── WebError            (plugin.web) a web server does not answer, or not with success
     │   └── ResourceError       disk full, memory short, database busy
     ├── UsageError              the person at the command line or in the settings file can mend it
     │   ├── ConfigurationError  a setting is wrong: names the setting, its value and what to do

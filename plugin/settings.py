@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +19,9 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PlainSerializer,
     PositiveInt,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -45,6 +48,23 @@ def _destination_name(value: str) -> str:
     return value
 
 
+def _http_url(value: str) -> str:
+    """An absolute http or https address without a trailing slash; credentials in it would end up in logs."""
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, an IPv6 address without its bracket
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise ValueError("write it as http://host:port/path or https://host:port/path")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("no user name or password in the address: use the settings username and password")
+    return value.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+# Hidden in repr and logs; shown only in the JSON that is handed to a child over a pipe.
+Secret = Annotated[SecretStr, PlainSerializer(lambda secret: secret.get_secret_value(), when_used="json")]
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 # Finite and at most a week: more overflows the timers of sockets and threads, and infinity does not survive JSON.
 Seconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600, allow_inf_nan=False)]
@@ -71,6 +91,32 @@ class Tls(_Section):
     def _pair(self) -> Self:
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("certificate and private_key belong together: give both or neither")
+        return self
+
+
+class HttpEndpoint(_Section):
+    """How to reach a web service: address, who we are, whom we trust."""
+
+    url: HttpUrl = Field(description="its address, for example http://127.0.0.1:8042")
+    username: str = Field(default="", description="user name for HTTP Basic authentication; empty means none")
+    password: Secret = Field(default=SecretStr(""), description="its password")
+    token: Secret = Field(
+        default=SecretStr(""), description='value of the Authorization header, such as "Bearer ..."; instead of a user'
+    )
+    authorities: Path | None = Field(
+        default=None, description="PEM file of the authorities that the server's certificate needs"
+    )
+    certificate: Path | None = Field(default=None, description="PEM file of our client certificate, if it wants one")
+    private_key: Path | None = Field(default=None, description="PEM file of its private key, without a passphrase")
+    connect_seconds: Seconds = Field(default=10.0, description="limit for the TCP connection")
+    response_seconds: Seconds = Field(default=60.0, description="longest silence while a response is awaited")
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together: give both or neither")
+        if self.username and self.token.get_secret_value():
+            raise ValueError("username and token exclude each other: give one of them")
         return self
 
 
@@ -175,7 +221,44 @@ class CStoreDestination(_Section):
     tls: Tls | None = Field(default=None, description="TLS; without it associations are plain")
 
 
-Destination = Annotated[FolderDestination | CStoreDestination, Field(discriminator="kind")]
+class OrthancDestination(HttpEndpoint):
+    """Results into an Orthanc by its REST API."""
+
+    kind: Literal["orthanc"] = "orthanc"
+    name: DestinationName = Field(default="orthanc", description="unique; stands in the queue and in the logs")
+
+
+class StowDestination(HttpEndpoint):
+    """Results to a DICOMweb server by STOW-RS (PS3.18 10.5)."""
+
+    kind: Literal["stow"] = "stow"
+    name: DestinationName = Field(default="dicomweb", description="unique; stands in the queue and in the logs")
+
+
+AnyDestination = FolderDestination | CStoreDestination | OrthancDestination | StowDestination
+Destination = Annotated[AnyDestination, Field(discriminator="kind")]
+
+
+class Orthanc(HttpEndpoint):
+    """The Orthanc that Genu serves: where studies are read and results are put. Its plugin fills in url and token."""
+
+    url: HttpUrl = Field(default="http://127.0.0.1:8042", description="address of its REST API")
+    python: Path | None = Field(
+        default=None, description="Python that has Genu installed; unset means the one of the plugin's own environment"
+    )
+    deliver: bool = Field(default=True, description="put report and heatmaps into the study in this Orthanc")
+    score_existing: bool = Field(
+        default=False, description="score the studies that were there before Genu's first start, too"
+    )
+    poll_seconds: Seconds = Field(
+        default=1.0, description="how often to ask for changes; the plugin's calls come first"
+    )
+
+
+class DicomWeb(HttpEndpoint):
+    """The DICOMweb server that `genu score --study` reads from by QIDO-RS and WADO-RS (PS3.18 10.4 and 10.6)."""
+
+    url: HttpUrl = Field(description="its root, below which /studies lies")
 
 
 class Station(_Section):
@@ -215,6 +298,10 @@ class Settings(BaseSettings):
         default=(), description="where results go; empty means the folder outgoing in data_dir"
     )
     station: Station = Station()
+    orthanc: Orthanc | None = Field(
+        default=None, description="the Orthanc to serve; set by its plugin, or by hand for `genu orthanc`"
+    )
+    dicomweb: DicomWeb | None = Field(default=None, description="where `genu score --study` finds studies")
 
     @classmethod
     def settings_customise_sources(
@@ -230,7 +317,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Self:
-        names = [destination.name for destination in self.destinations]
+        names = [destination.name for destination in self.delivery_targets]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two destinations are called {twice[0]!r}: give each its own name")
@@ -242,9 +329,14 @@ class Settings(BaseSettings):
         return self.data_dir / "queue.sqlite"
 
     @property
-    def delivery_targets(self) -> tuple[FolderDestination | CStoreDestination, ...]:
-        """The configured destinations, or the default folder <data_dir>/outgoing when there is none."""
-        return self.destinations or (FolderDestination(name="outgoing", path=self.data_dir / "outgoing"),)
+    def delivery_targets(self) -> tuple[AnyDestination, ...]:
+        """The Orthanc that is served and the configured destinations; without any the folder <data_dir>/outgoing."""
+        own: tuple[AnyDestination, ...] = ()
+        if self.orthanc is not None and self.orthanc.deliver:
+            shared = {name: getattr(self.orthanc, name) for name in HttpEndpoint.model_fields}
+            own = (OrthancDestination(**shared),)
+        outgoing = FolderDestination(name="outgoing", path=self.data_dir / "outgoing")
+        return (*own, *self.destinations) or (outgoing,)
 
 
 def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -253,7 +345,18 @@ def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -
     `overrides` is nested like the model, for example {"listener": {"port": 0}}. Raises ConfigurationError, which names
     the setting, its value and what to do.
     """
-    layers = (_file_values(path) if path else {}, _environment(), overrides or {})
+    return _layered(_file_values(path) if path else {}, _environment(), overrides or {})
+
+
+def from_orthanc(section: Mapping[str, Any], known: Mapping[str, Any]) -> Settings:
+    """Settings from what the plugin knows of Orthanc, the "Genu" section of its configuration, and the environment.
+
+    The last wins. Raises ConfigurationError.
+    """
+    return _layered({"orthanc": known}, section, _environment())
+
+
+def _layered(*layers: Mapping[str, Any]) -> Settings:
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merged(merged, layer)

@@ -57,7 +57,11 @@ _SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("delivery", settings.Delivery),
     ('destinations[] with kind = "folder"', settings.FolderDestination),
     ('destinations[] with kind = "cstore"', settings.CStoreDestination),
+    ('destinations[] with kind = "orthanc"', settings.OrthancDestination),
+    ('destinations[] with kind = "stow"', settings.StowDestination),
     ("station", settings.Station),
+    ("orthanc", settings.Orthanc),
+    ("dicomweb", settings.DicomWeb),
     ("listener.tls and destinations[].tls", settings.Tls),
 )
 
