@@ -19,12 +19,16 @@ import pytest
 import requests
 
 from plugin.demo import free_port
+from tests.plugin.orthanc_trixie import Missing, Program, trixie
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = Path("/usr/share/orthanc/plugins")
 USER, PASSWORD = "genu-test", "not-a-secret"
 START_SECONDS = 30.0
 STORESCU = {"AET": "STORESCU", "Host": "127.0.0.1", "Port": 104}
+
+# Runs a test with the system's Orthanc (1.10 on Debian 12) and with Debian 13's 1.12: `orthanc(..., program=kind)`.
+each_orthanc = pytest.mark.parametrize("kind", ["installed", "trixie"])
 
 
 def require_orthanc() -> str:
@@ -36,11 +40,29 @@ def require_orthanc() -> str:
     return program
 
 
+def require_program(kind: str) -> Program:
+    """The program that a test runs with, "installed" or "trixie"; skips the test where there is none."""
+    if kind == "installed":
+        return Program((require_orthanc(),), PLUGINS)
+    try:
+        return trixie()
+    except Missing as reason:
+        pytest.skip(str(reason))
+
+
 class OrthancServer:
     """One Orthanc: configuration, process, REST. Start and stop it as often as wanted on the same folder."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, plugins: tuple[str, ...] = (), cwd: Path = ROOT):
-        self.program = require_orthanc()
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        plugins: tuple[str, ...] = (),
+        cwd: Path = ROOT,
+        program: str = "installed",
+    ):
+        self.program = require_program(program)
         self.folder, self.cwd = folder, cwd
         self.http_port, self.dicom_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
@@ -53,7 +75,7 @@ class OrthancServer:
             "DicomPort": self.dicom_port,
             "StorageDirectory": str(folder / "db"),
             "IndexDirectory": str(folder / "db"),
-            "Plugins": [str(PLUGINS / name) for name in plugins],
+            "Plugins": [str(self.program.plugins / name) for name in plugins],
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": True,
             "RegisteredUsers": {USER: PASSWORD},
@@ -73,11 +95,11 @@ class OrthancServer:
         self.config_path.write_text(json.dumps(self.config))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.program, str(self.config_path)],
+                [*self.program.command, str(self.config_path)],
                 cwd=self.cwd,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | dict(environment or {}),
+                env=os.environ | dict(self.program.environment) | dict(environment or {}),
                 start_new_session=True,
             )
         self.until(self._answers, START_SECONDS, "Orthanc does not answer")
@@ -138,10 +160,15 @@ class OrthancServer:
 
 @contextmanager
 def orthanc(
-    folder: Path, config: Mapping[str, Any] | None = None, *, plugins: tuple[str, ...] = (), cwd: Path = ROOT
+    folder: Path,
+    config: Mapping[str, Any] | None = None,
+    *,
+    plugins: tuple[str, ...] = (),
+    cwd: Path = ROOT,
+    program: str = "installed",
 ) -> Iterator[OrthancServer]:
     """A running Orthanc; killed at the end."""
-    server = OrthancServer(folder, config or {}, plugins=plugins, cwd=cwd)
+    server = OrthancServer(folder, config or {}, plugins=plugins, cwd=cwd, program=program)
     try:
         yield server.start()
     finally:
