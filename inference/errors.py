@@ -5,8 +5,9 @@
     │   └── UnreadableError     not even the header can be trusted (truncated, absurd sizes, nesting, not DICOM)
     ├── RetryableError          the world is at fault and may mend: try again later
     │   ├── DeliveryError       a destination did not take an object
-    │   │   └── UnreachableError    (plugin.destinations) nobody answers there
+    │   │   └── UnreachableError    (plugin.verdicts) nobody answers there
     │   ├── WebError            (plugin.web) a web server does not answer, or not with success
+    │   │   └── NotOrthancError     (plugin.orthanc_api) it answers, but not as Orthanc does
     │   └── ResourceError       disk full, memory short, database busy
     ├── UsageError              the person at the command line or in the settings file can mend it
     │   ├── ConfigurationError  a setting is wrong: names the setting, its value and what to do

@@ -20,12 +20,13 @@ from pynetdicom.dsutils import encode
 from inference.errors import ResourceError
 from plugin import dimse, logs
 from plugin.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
-from plugin.destinations import UnreachableError, associated
+from plugin.destinations import associated
 from plugin.identifiers import BIG_ENDIAN, IMPLICIT
 from plugin.negotiation import AcceptedContext
 from plugin.outcomes import Caller, Outcome
 from plugin.references import CommitmentRequest, Reference, ReferencesError, parse_references
 from plugin.settings import CStoreDestination
+from plugin.verdicts import UnreachableError
 
 _log = logging.getLogger(__name__)
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from inference.errors import DeliveryError, RetryableError
 from plugin import logs, routing
 from plugin.boundary import Boundary
-from plugin.destinations import Outcome, Outgoing, Session, UnreachableError, Verdict, opened
+from plugin.destinations import opened
 from plugin.jobs import Queue
 from plugin.lifetime import Lifetime
 from plugin.rows import DeliveryState, DeliveryTask
 from plugin.settings import Destination, Settings
+from plugin.verdicts import Outcome, Outgoing, Session, UnreachableError, Verdict
 
 _log = logging.getLogger(__name__)
 

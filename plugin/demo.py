@@ -26,10 +26,11 @@ from rich.status import Status
 from dicom_templates.tree import render_tree
 from inference.errors import DataError, GenuError, ResourceError
 from inference.manifest import SHIPPED, Manifest
-from plugin.destinations import Outcome, Outgoing, opened
+from plugin.destinations import opened
 from plugin.jobs import Queue
 from plugin.rows import JobState, Snapshot
 from plugin.settings import CStoreDestination, load
+from plugin.verdicts import Outcome, Outgoing
 
 START_SECONDS = 30.0
 RESULT_SECONDS = 180.0

@@ -1,70 +1,31 @@
-"""Where results go: a folder, or a remote Storage SCP (PS3.4 annex B). Each object is confirmed by itself.
+"""Where results go: a folder, a remote Storage SCP (PS3.4 annex B), or a web server (plugin.web_destinations).
 
-A destination that is down raises UnreachableError; an association that breaks off in the middle raises DeliveryError
-from `send`. What a destination says about one object is a Verdict.
+Each object is confirmed by itself, by a Verdict. A destination that is down raises UnreachableError; an association
+that breaks off in the middle raises DeliveryError from `send`.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from socket import socket
-from typing import Any, Protocol
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
-from pynetdicom.status import code_to_category
 
 from inference.errors import ConfigurationError, DeliveryError
 from plugin.logs import safe_uid
 from plugin.settings import CStoreDestination, Destination, FolderDestination
 from plugin.tls import client_context
+from plugin.verdicts import Outcome, Outgoing, Session, UnreachableError, Verdict, judge, read_content, shown_status
+from plugin.web_destinations import opened_web
 
 CLOSING_SECONDS = 2.0
 VERIFICATION = "1.2.840.10008.1.1"
-OUT_OF_RESOURCES = range(0xA700, 0xA800)  # PS3.4 B.2.3: it may mend
-DUPLICATE_INSTANCE = 0x0111  # PS3.7 annex C.5.1; our UIDs are derived, so what is there is this very object
-
-
-class UnreachableError(DeliveryError):
-    """The destination as a whole is down: no object has a chance now."""
-
-
-class Outcome(StrEnum):
-    """What became of one object."""
-
-    STORED = "stored"
-    DEFERRED = "deferred"  # not now: try again, without a limit
-    REFUSED = "refused"  # not this object: try again a few times, then give it up
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a destination said about one object: the outcome, and the status or reason as text."""
-
-    outcome: Outcome
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """One result file on its way."""
-
-    path: Path
-    sop_class_uid: str
-    sop_uid: str
-
-
-class Session(Protocol):
-    """An open way to a destination."""
-
-    def send(self, item: Outgoing) -> Verdict:
-        """Deliver one object. Raises DeliveryError when the way is lost, UnreachableError when it is down."""
 
 
 @contextmanager
@@ -72,6 +33,10 @@ def opened(destination: Destination, items: Sequence[Outgoing], our_title: str) 
     """A session for these objects, one association at a remote node. Raises UnreachableError when it is down."""
     if isinstance(destination, FolderDestination):
         yield _folder(destination)
+        return
+    if not isinstance(destination, CStoreDestination):
+        with opened_web(destination) as session:
+            yield session
         return
     classes = tuple(dict.fromkeys(item.sop_class_uid for item in items))
     with associated(destination, classes, our_title) as association:
@@ -85,7 +50,7 @@ def echo(destination: CStoreDestination, our_title: str) -> str:
             if not association.accepted_contexts:
                 return f"{_where(destination)} accepts the association but not C-ECHO"
             code = getattr(association.send_c_echo(), "Status", None)
-            return "" if code == 0 else f"{_where(destination)} answers C-ECHO with {_hex(code)}"
+            return "" if code == 0 else f"{_where(destination)} answers C-ECHO with {shown_status(code)}"
     except UnreachableError as error:
         return str(error)
 
@@ -100,7 +65,7 @@ class FolderSession:
         """Copy, fsync, rename onto the final name, fsync the folder: doing it twice leaves one file."""
         if safe_uid(item.sop_uid) != item.sop_uid:
             return Verdict(Outcome.REFUSED, "its SOP Instance UID is no UID and cannot be a file name")
-        content = _content(item)
+        content = read_content(item)
         if isinstance(content, Verdict):
             return content
         part = self._folder / f".{item.sop_uid}.part"
@@ -136,20 +101,6 @@ class AssociationSession:
         if code is None:
             raise DeliveryError("no answer to the C-STORE: the association was lost or the peer was too slow")
         return judge(int(code))
-
-
-def judge(status: int) -> Verdict:
-    """A C-STORE status as a verdict: success and warnings are stored; A7xx may mend; every other failure refuses.
-
-    "Duplicate SOP Instance" is how some archives answer what they hold already, which a delivery cut off by a kill is.
-    """
-    if status == 0x0000:
-        return Verdict(Outcome.STORED)
-    if code_to_category(status) == "Warning" or status == DUPLICATE_INSTANCE:
-        return Verdict(Outcome.STORED, f"stored with warning {_hex(status)}")
-    if status in OUT_OF_RESOURCES:
-        return Verdict(Outcome.DEFERRED, f"C-STORE status {_hex(status)}: out of resources")
-    return Verdict(Outcome.REFUSED, f"C-STORE status {_hex(status)}")
 
 
 def fsync_folder(folder: Path) -> None:
@@ -224,14 +175,3 @@ def _why_not(association: Association, where: str) -> str:
 
 def _where(destination: CStoreDestination) -> str:
     return f"{destination.ae_title}@{destination.host}:{destination.port}"
-
-
-def _hex(status: object) -> str:
-    return f"0x{status:04X}" if isinstance(status, int) else "nothing"
-
-
-def _content(item: Outgoing) -> bytes | Verdict:
-    try:
-        return item.path.read_bytes()
-    except OSError as error:
-        return Verdict(Outcome.REFUSED, f"the result file cannot be read on our disk: {error.strerror}")

@@ -18,7 +18,17 @@ from inference.errors import BundleError, GenuError
 from inference.manifest import SHIPPED, Manifest
 from plugin.destinations import echo
 from plugin.jobs import Queue
-from plugin.settings import CStoreDestination, FolderDestination, Listener, Settings, dumps
+from plugin.settings import (
+    AnyDestination,
+    CStoreDestination,
+    FolderDestination,
+    HttpEndpoint,
+    Listener,
+    OrthancDestination,
+    Settings,
+    dumps,
+)
+from plugin.web import WebError, WebServer
 
 PROBE_SECONDS = 120.0
 LOW_SPACE_FACTOR = 4
@@ -50,6 +60,8 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield check_port(settings)
     for destination in settings.delivery_targets:
         yield check_destination(destination, settings)
+    if settings.dicomweb is not None:
+        yield check_dicomweb("dicomweb", settings.dicomweb)
 
 
 def check_bundles(settings: Settings) -> Iterator[Check]:
@@ -163,8 +175,8 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  (compared, not bound)
 
 
-def check_destination(destination: FolderDestination | CStoreDestination, settings: Settings) -> Check:
-    """A remote node answers C-ECHO; a folder takes a file."""
+def check_destination(destination: AnyDestination, settings: Settings) -> Check:
+    """A remote node answers C-ECHO; a folder takes a file; an Orthanc says its version, a DICOMweb server searches."""
     about = f"destination {destination.name}"
     if isinstance(destination, FolderDestination):
         trouble = _trouble_writing(destination.path, create=destination.create)
@@ -173,12 +185,50 @@ def check_destination(destination: FolderDestination | CStoreDestination, settin
                 about, Verdict.FAILED, trouble, "make the folder, or mount it, and let the service write there"
             )
         return Check(about, Verdict.FINE, f"{destination.path.resolve()} takes files")
+    if isinstance(destination, OrthancDestination):
+        return check_orthanc(about, destination)
+    if not isinstance(destination, CStoreDestination):
+        return check_dicomweb(about, destination)
     where = f"{destination.ae_title}@{destination.host}:{destination.port}"
     trouble = echo(destination, destination.calling_ae_title or settings.listener.ae_title)
     if trouble:
         remedy = "start it, check host, port and both AE titles, and that it knows ours; results wait until it answers"
         return Check(about, Verdict.FAILED, f"{where}: {trouble}", remedy)
     return Check(about, Verdict.FINE, f"{where} answers C-ECHO")
+
+
+def check_orthanc(about: str, endpoint: HttpEndpoint) -> Check:
+    """An Orthanc tells its version to us."""
+    try:
+        found = _asked(endpoint, "/system", {})
+    except GenuError as error:
+        remedy = "start it, check url, username and password; results wait until it answers"
+        return Check(about, Verdict.FAILED, str(error), remedy)
+    version = found.get("Version") if isinstance(found, dict) else None
+    if not isinstance(version, str):
+        return Check(about, Verdict.FAILED, f"{endpoint.url} answers, but not as an Orthanc does", "check url")
+    return Check(about, Verdict.FINE, f"{endpoint.url} is Orthanc {version[:20]}")
+
+
+def check_dicomweb(about: str, endpoint: HttpEndpoint) -> Check:
+    """A DICOMweb server answers a search (QIDO-RS, PS3.18 10.6)."""
+    try:
+        _asked(endpoint, "/studies", {"limit": 1})
+    except GenuError as error:
+        if isinstance(error, WebError) and error.status in (405, 501):
+            seen = f"{endpoint.url} has no search (status {error.status}), by which it could be asked"
+            return Check(about, Verdict.WARNING, seen, "send a study, then look at `genu status`")
+        remedy = "start it, check url (the part before /studies) and who we are to it; results wait until it answers"
+        return Check(about, Verdict.FAILED, str(error), remedy)
+    return Check(about, Verdict.FINE, f"{endpoint.url} answers a search")
+
+
+def _asked(endpoint: HttpEndpoint, path: str, params: dict[str, int]) -> object:
+    server = WebServer(endpoint)
+    try:
+        return server.get_json(path, params, "application/dicom+json" if params else "application/json")
+    finally:
+        server.close()
 
 
 def _trouble_writing(folder: Path, *, create: bool) -> str:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
+from urllib3.exceptions import NewConnectionError
 
 from inference.errors import ConfigurationError, RetryableError
 from plugin.settings import HttpEndpoint
@@ -24,11 +25,20 @@ Parameters = Mapping[str, str | int]
 
 
 class WebError(RetryableError):
-    """A web server cannot be reached (`status` is None) or answers a request with a status that is no success."""
+    """A web server gives no whole answer (`status` is None) or one with a status that is no success.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    `connected` is false when nobody was there at all, or nobody whom we trust.
+    """
+
+    def __init__(self, message: str, status: int | None = None, *, connected: bool = True) -> None:
         super().__init__(message)
         self.status = status
+        self.connected = connected
+
+    @property
+    def may_mend(self) -> bool:
+        """Nobody answers, the server has trouble, or it does not let us in: the request itself is not at fault."""
+        return self.status is None or self.status in (401, 403, 408, 429) or self.status >= 500
 
     @property
     def is_missing(self) -> bool:
@@ -168,7 +178,7 @@ class WebServer:
 
     def _unreachable(self, method: str, path: str, error: requests.RequestException) -> WebError:
         """The library's own text is left out: it may quote headers."""
-        return WebError(f"{method} {self.url}{path}: {_reason(error)}")
+        return WebError(f"{method} {self.url}{path}: {_reason(error)}", connected=not _nobody_there(error))
 
 
 def _credentials(endpoint: HttpEndpoint) -> AuthBase | None:
@@ -177,6 +187,14 @@ def _credentials(endpoint: HttpEndpoint) -> AuthBase | None:
     if endpoint.username:
         return HTTPBasicAuth(endpoint.username.encode(), endpoint.password.get_secret_value().encode())
     return None
+
+
+def _nobody_there(error: requests.RequestException) -> bool:
+    """Whether the connection itself failed: refused, no such host, no answer to the handshake, no trust."""
+    if isinstance(error, requests.exceptions.SSLError | requests.exceptions.ConnectTimeout):
+        return True
+    cause = error.args[0] if error.args else None
+    return isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
 def _reason(error: requests.RequestException) -> str:

@@ -12,8 +12,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from inference.errors import DeliveryError
-from plugin.destinations import Outcome, Outgoing, UnreachableError, Verdict, echo, judge, opened
+from plugin.destinations import echo, opened
 from plugin.settings import CStoreDestination, FolderDestination, Tls
+from plugin.verdicts import Outcome, Outgoing, UnreachableError, Verdict, judge
 from tests.plugin.peers import archive, free_port, storescp
 from tests.plugin.queue_helpers import SC, SR
 
