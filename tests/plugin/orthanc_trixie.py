@@ -109,8 +109,8 @@ def _download(scratch: Path) -> list[Path]:
         except subprocess.TimeoutExpired as error:
             raise Missing(f"fetching Debian 13's Orthanc from {MIRROR} took more than {FETCH_SECONDS} s") from error
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise Missing(f"apt-get could not fetch Debian 13's Orthanc from {MIRROR}: {last}")
+            errors = [line for line in done.stderr.splitlines() if line.startswith("E: ")] or ["no reason given"]
+            raise Missing(f"apt-get could not fetch Debian 13's Orthanc from {MIRROR}: {errors[0]}")
     return sorted((scratch / "archives").glob("*.deb"))
 
 
