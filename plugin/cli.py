@@ -1,4 +1,6 @@
-"""`genu`: listen | worker | deliver | score | status | retry | doctor. Parses, calls, and turns errors into exit codes.
+"""`genu`: listen | orthanc | worker | deliver | score | status | retry | doctor.
+
+Parses, calls, and turns errors into exit codes.
 
 Exit status: 0 done; 1 something failed; 2 wrong use (arguments, settings); 130 interrupted. docs/commands.md is made
 from this parser: `make docs`.
@@ -42,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"genu {version('genu')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_listen(commands)
+    _add_orthanc(commands)
     _add_worker(commands)
     _add_deliver(commands)
     _add_score(commands)
@@ -76,6 +79,13 @@ def _add_listen(commands: _Commands) -> None:
         "--bundle", type=Path, metavar="DIR", action="append", help="model bundle to score with (default: the shipped)"
     )
     parser.set_defaults(run=_listen)
+
+
+def _add_orthanc(commands: _Commands) -> None:
+    parser = _add(commands, "orthanc", "run the service for an Orthanc; its plugin starts this itself")
+    add_settings_options(parser)
+    parser.add_argument("--link", action="store_true", help="settings and requests come from Orthanc's plugin")
+    parser.set_defaults(run=_orthanc)
 
 
 def _add_worker(commands: _Commands) -> None:
@@ -138,6 +148,12 @@ def _listen(arguments: argparse.Namespace) -> int:
     from plugin.commands.service import listen
 
     return listen(arguments)
+
+
+def _orthanc(arguments: argparse.Namespace) -> int:
+    from plugin.commands.service import serve_orthanc
+
+    return serve_orthanc(arguments)
 
 
 def _worker(arguments: argparse.Namespace) -> int:

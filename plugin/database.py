@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inference.errors import ConfigurationError, ResourceError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Row = sqlite3.Row
 Parameters = Mapping[str, str | int | float | None]
 
@@ -69,8 +69,8 @@ class Database:
                 return
         with self.write() as run:
             version = _version(run)
-            if version == 0:
-                for statement in STATEMENTS["schema"].split(";\n"):
+            if version in (0, 1):
+                for statement in STATEMENTS["migrate_1" if version else "schema"].split(";\n"):
                     run.connection.execute(statement)
                 run.connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:

@@ -85,9 +85,11 @@ def check_bundles(settings: Settings) -> Iterator[Check]:
 
 
 def _replay(settings: Settings) -> Check:
-    command = [sys.executable, "-m", "plugin.cli", "worker", "--check", "--config-json", dumps(settings)]
+    command = [sys.executable, "-m", "plugin.cli", "worker", "--check", "--config-stdin"]
     try:
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+        finished = subprocess.run(
+            command, input=dumps(settings), capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         seen = f"not loaded after {PROBE_SECONDS:.0f} s"
         return Check("probe", Verdict.FAILED, seen, "look at the machine's load and memory, then run this again")

@@ -15,6 +15,7 @@ from inference.findings import StudyStatus
 from plugin import logs, routing
 from plugin.completeness import Arrivals, is_whole
 from plugin.database import Database, Row, Run
+from plugin.intake import Intake, make_job
 from plugin.outbox import Outbox
 from plugin.retries import backoff
 from plugin.rows import (
@@ -28,6 +29,7 @@ from plugin.rows import (
     ObjectKind,
     Predecessor,
     ReceivedInstance,
+    Repeat,
     ResultObject,
     Retried,
     Snapshot,
@@ -44,8 +46,8 @@ class StaleClaimError(GenuError):
     """The lease of a claim ran out or somebody else holds the job now: whatever the worker did is void."""
 
 
-class Queue(Outbox):
-    """The queue in the SQLite file at `path`; deliveries are in the base class. Safe to use from several threads.
+class Queue(Intake, Outbox):
+    """The queue in the SQLite file at `path`; deliveries and Orthanc's studies are in the base classes. Thread-safe.
 
     Raises ResourceError from every method when the database is busy for too long or the disk fails, and
     ConfigurationError when the file is no queue.
@@ -54,7 +56,8 @@ class Queue(Outbox):
     def __init__(self, path: Path, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.database = Database(path, self.settings.queue.busy_seconds)
-        super().__init__(self.database, self.settings.delivery)
+        Intake.__init__(self, self.database)
+        Outbox.__init__(self, self.database, self.settings.delivery)
 
     @classmethod
     def open(cls, settings: Settings) -> "Queue":
@@ -124,7 +127,7 @@ class Queue(Outbox):
             for row in run.all("receiving_studies"):
                 study_uid = str(row["study_uid"])
                 if self._is_whole(run, study_uid, row["first"], opened_at, now):
-                    changed.append((study_uid, _make_job(run, study_uid, now)))
+                    changed.append((study_uid, make_job(run, study_uid, now)))
         for study_uid, revision in changed:
             logs.event(_log, "study.whole", study_uid=study_uid, revision=revision)
         return len(changed)
@@ -172,10 +175,12 @@ class Queue(Outbox):
         status: StudyStatus,
         destinations: Sequence[str],
         now: float,
+        again: Sequence[str] = (),
     ) -> None:
         """Store the outcome and put the objects, in their order, into the outbox of every destination.
 
-        The files must be fsynced before. Objects whose UID an earlier revision made already are left out.
+        The files must be fsynced before. Objects whose UID an earlier revision made already are left out; those named
+        in `again` (SOP Instance UIDs of such objects) are delivered once more.
         Raises StaleClaimError when the lease is lost; nothing is stored then.
         """
         with self.database.write() as run:
@@ -184,6 +189,10 @@ class Queue(Outbox):
                 row = run.one("add_object", asdict(item) | {"job_id": claim.job_id, "position": position})
                 for destination in destinations if row else ():
                     run("add_delivery", {"object_id": row["id"] if row else 0, "destination": destination, "now": now})
+            for sop_uid in again:
+                row = run.one("known_object", {"sop_uid": sop_uid})
+                for destination in destinations if row else ():
+                    run("deliver_again", {"object_id": row["id"] if row else 0, "destination": destination, "now": now})
             run("finish", {"id": claim.job_id, "status": status.value, "result": result_json, "now": now})
             run("supersede_dead", {"study_uid": claim.study_uid, "revision": claim.revision})
 
@@ -195,6 +204,12 @@ class Queue(Outbox):
         with self.database.write() as run:
             job = _require_held(run, claim, now)
             return self._give_up(run, job, error, now, retry=retry)
+
+    def defer(self, claim: Claim, error: str, now: float) -> None:
+        """What keeps the images is away: later again, and this attempt does not count. Raises StaleClaimError."""
+        with self.database.write() as run:
+            job = _require_held(run, claim, now)
+            run("defer", {"id": job["id"], "error": error, "not_before": now + self.settings.queue.backoff_seconds})
 
     def expire_worker(self, worker_id: str, now: float) -> int:
         """A worker of this name starts, so the one before is dead: its leases end now. Returns how many."""
@@ -237,6 +252,17 @@ class Queue(Outbox):
         with self.database.read() as run:
             return tuple(_job_row(row) for row in run.all("recent_jobs", {"limit": limit}))
 
+    def knows_objects(self, sop_uids: Sequence[str]) -> bool:
+        """Whether every one of these objects was made before."""
+        with self.database.read() as run:
+            return all(run.exists("known_object", {"sop_uid": sop_uid}) for sop_uid in sop_uids)
+
+    def deliveries_of(self, sop_uid: str) -> tuple[tuple[str, DeliveryState, str | None], ...]:
+        """Destination, state and error of each delivery of an object."""
+        with self.database.read() as run:
+            rows = run.all("deliveries_of", {"sop_uid": sop_uid})
+        return tuple((row["destination"], DeliveryState(row["state"]), row["error"]) for row in rows)
+
     def objects_of(self, job_id: int) -> tuple[ResultObject, ...]:
         """What a job made, in the order of delivery."""
         with self.database.read() as run:
@@ -261,19 +287,6 @@ class Queue(Outbox):
             )
 
 
-def _make_job(run: Run, study_uid: str, now: float) -> int:
-    """The revision that takes the study's new instances: the latest if no worker ever saw it, else one more."""
-    latest = run.one("latest_job", {"study_uid": study_uid})
-    if latest is not None and latest["state"] == JobState.QUEUED and latest["token"] == 0:
-        revision = int(latest["revision"])
-        run("absorb", {"id": latest["id"], "now": now})
-    else:
-        revision = int(latest["revision"]) + 1 if latest is not None else 1
-        run("add_job", {"study_uid": study_uid, "revision": revision, "now": now})
-    run("assign_instances", {"study_uid": study_uid, "revision": revision})
-    return revision
-
-
 def _claim(run: Run, job: Row, worker_id: str, now: float, lease: float) -> Claim:
     run("claim", {"id": job["id"], "worker_id": worker_id, "lease_until": now + lease})
     key = {"study_uid": job["study_uid"], "revision": job["revision"]}
@@ -289,8 +302,24 @@ def _claim(run: Run, job: Row, worker_id: str, now: float, lease: float) -> Clai
         created_at=job["created_at"],
         inputs=tuple(_input(row, job["revision"]) for row in run.all("inputs", key)),
         sources=_sources(run.all("sources", key)),
-        predecessor=Predecessor(*before) if before else None,
+        predecessor=_predecessor(before),
+        again=bool(job["again"]),
+        repeat=_repeat(run, job["study_uid"], before) if job["again"] else None,
     )
+
+
+def _predecessor(row: Row | None) -> Predecessor | None:
+    if row is None:
+        return None
+    return Predecessor(row["study_uid"], row["series_uid"], row["sop_class_uid"], row["sop_uid"])
+
+
+def _repeat(run: Run, study_uid: str, last: Row | None) -> Repeat | None:
+    """The circumstances of the last report (`last`), under which the same work gives the same objects."""
+    if last is None:
+        return None
+    before = run.one("predecessor", {"study_uid": study_uid, "revision": last["revision"]})
+    return Repeat(last["created_at"], _predecessor(before))
 
 
 def _held(claim: Claim, now: float) -> dict[str, int | float]:
@@ -317,10 +346,14 @@ def _sources(rows: Sequence[Row]) -> tuple[Source, ...]:
 
 
 def _input(row: Row, revision: int) -> Input:
+    path = row["relative_path"]
     return Input(
         sop_uid=row["sop_uid"],
-        sop_class_uid=row["sop_class_uid"],
-        relative_path=PurePosixPath(row["relative_path"]),
+        series_uid=row["series_uid"],
+        relative_path=PurePosixPath(path) if path is not None else None,
+        remote=row["remote"],
+        modality=row["modality"],
+        size=row["size"],
         sha256=row["sha256"],
         is_new=row["revision"] == revision,
     )

@@ -7,17 +7,20 @@ CREATE TABLE instance (
     study_uid TEXT NOT NULL,
     series_uid TEXT NOT NULL,
     sop_uid TEXT NOT NULL,
-    sop_class_uid TEXT NOT NULL,
-    transfer_syntax TEXT NOT NULL,
-    relative_path TEXT NOT NULL UNIQUE,
+    sop_class_uid TEXT,             -- NULL where a server keeps the instance: nothing of it was read yet
+    transfer_syntax TEXT,
+    relative_path TEXT UNIQUE,      -- the received file below data_dir, or ...
+    remote TEXT,                    -- ... the identifier by which Orthanc knows the instance
+    modality TEXT NOT NULL DEFAULT '',
     size INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
+    sha256 TEXT,
     calling_ae TEXT NOT NULL,
     peer_host TEXT NOT NULL,
     received_at REAL NOT NULL,
     seen_at REAL NOT NULL,          -- last time it was sent, unchanged or not
     revision INTEGER,               -- the first revision that has it; NULL while its study is not whole
-    UNIQUE (study_uid, sop_uid)
+    UNIQUE (study_uid, sop_uid),
+    CHECK ((relative_path IS NULL) <> (remote IS NULL))
 ) STRICT;
 CREATE INDEX instance_sop ON instance (sop_uid);
 CREATE INDEX instance_pending ON instance (study_uid) WHERE revision IS NULL;
@@ -40,6 +43,7 @@ CREATE TABLE job (
     error TEXT,
     result TEXT,
     finished_at REAL,
+    again INTEGER NOT NULL DEFAULT 0 CHECK (again IN (0, 1)),   -- asked for by a person: nothing new has come
     UNIQUE (study_uid, revision)
 ) STRICT;
 CREATE INDEX job_queued ON job (not_before, id) WHERE state = 'queued';
@@ -79,10 +83,35 @@ CREATE TABLE destination (
     failures INTEGER NOT NULL,      -- in a row
     not_before REAL NOT NULL,
     error TEXT
+) STRICT;
+CREATE TABLE archive (
+    name TEXT PRIMARY KEY,          -- the server whose changes are followed
+    identity TEXT NOT NULL,         -- of its database: another one counts its changes from the beginning
+    seq INTEGER NOT NULL            -- everything up to this change is in the queue
 ) STRICT
 
+-- From the first version, which knew received files only. `again` and `archive` are new.
+-- name: migrate_1
+ALTER TABLE instance RENAME TO instance_1;
+DROP INDEX instance_sop;
+DROP INDEX instance_pending;
+CREATE TABLE instance (
+    id INTEGER PRIMARY KEY, study_uid TEXT NOT NULL, series_uid TEXT NOT NULL, sop_uid TEXT NOT NULL,
+    sop_class_uid TEXT, transfer_syntax TEXT, relative_path TEXT UNIQUE, remote TEXT,
+    modality TEXT NOT NULL DEFAULT '', size INTEGER NOT NULL, sha256 TEXT, calling_ae TEXT NOT NULL,
+    peer_host TEXT NOT NULL, received_at REAL NOT NULL, seen_at REAL NOT NULL, revision INTEGER,
+    UNIQUE (study_uid, sop_uid), CHECK ((relative_path IS NULL) <> (remote IS NULL))
+) STRICT;
+INSERT INTO instance SELECT id, study_uid, series_uid, sop_uid, sop_class_uid, transfer_syntax, relative_path, NULL, '',
+    size, sha256, calling_ae, peer_host, received_at, seen_at, revision FROM instance_1;
+DROP TABLE instance_1;
+CREATE INDEX instance_sop ON instance (sop_uid);
+CREATE INDEX instance_pending ON instance (study_uid) WHERE revision IS NULL;
+ALTER TABLE job ADD COLUMN again INTEGER NOT NULL DEFAULT 0 CHECK (again IN (0, 1));
+CREATE TABLE archive (name TEXT PRIMARY KEY, identity TEXT NOT NULL, seq INTEGER NOT NULL) STRICT
+
 -- name: known_instance
-SELECT id, sha256 FROM instance WHERE study_uid = :study_uid AND sop_uid = :sop_uid
+SELECT id, sha256, remote FROM instance WHERE study_uid = :study_uid AND sop_uid = :sop_uid
 
 -- name: own_result
 SELECT id FROM result_object WHERE sop_uid = :sop_uid
@@ -93,6 +122,24 @@ INSERT INTO instance (study_uid, series_uid, sop_uid, sop_class_uid, transfer_sy
 VALUES (:study_uid, :series_uid, :sop_uid, :sop_class_uid, :transfer_syntax, :relative_path, :size, :sha256,
         :calling_ae, :peer_host, :received_at, :received_at)
 
+-- name: add_remote_instance
+INSERT INTO instance (study_uid, series_uid, sop_uid, remote, modality, size, calling_ae, peer_host, received_at, seen_at)
+VALUES (:study_uid, :series_uid, :sop_uid, :remote, :modality, :size, :calling_ae, :peer_host, :now, :now)
+
+-- The same instance under another identifier: its study was filed under another patient.
+-- name: move_instance
+UPDATE instance SET remote = :remote, seen_at = :now, revision = NULL WHERE id = :id
+
+-- name: any_pending_of
+SELECT 1 FROM instance WHERE study_uid = :study_uid AND revision IS NULL LIMIT 1
+
+-- name: cursor
+SELECT identity, seq FROM archive WHERE name = :name
+
+-- name: move_cursor
+INSERT INTO archive (name, identity, seq) VALUES (:name, :identity, :seq)
+ON CONFLICT (name) DO UPDATE SET identity = :identity, seq = :seq
+
 -- name: see_instance_again
 UPDATE instance SET seen_at = MAX(seen_at, :received_at) WHERE id = :id
 
@@ -101,7 +148,7 @@ SELECT sop_class_uid FROM instance WHERE sop_uid = :sop_uid
 UNION ALL SELECT sop_class_uid FROM result_object WHERE sop_uid = :sop_uid LIMIT 1
 
 -- name: known_paths
-SELECT relative_path FROM instance
+SELECT relative_path FROM instance WHERE relative_path IS NOT NULL
 
 -- name: open_reception
 INSERT INTO reception (id, opened_at) VALUES (1, :now) ON CONFLICT (id) DO UPDATE SET opened_at = :now
@@ -130,10 +177,11 @@ SELECT DISTINCT calling_ae, peer_host FROM instance WHERE study_uid = :study_uid
 SELECT id, revision, state, token FROM job WHERE study_uid = :study_uid ORDER BY revision DESC LIMIT 1
 
 -- name: absorb
-UPDATE job SET created_at = :now WHERE id = :id
+UPDATE job SET created_at = :now, again = 0 WHERE id = :id
 
 -- name: add_job
-INSERT INTO job (study_uid, revision, created_at, not_before) VALUES (:study_uid, :revision, :now, :now)
+INSERT INTO job (study_uid, revision, created_at, not_before, again)
+VALUES (:study_uid, :revision, :now, :now, :again)
 
 -- name: assign_instances
 UPDATE instance SET revision = :revision WHERE study_uid = :study_uid AND revision IS NULL
@@ -148,6 +196,12 @@ SELECT id, study_uid, attempts FROM job WHERE state = 'running' AND lease_until 
 UPDATE job SET state = 'queued', worker_id = NULL, lease_until = NULL, not_before = :not_before, error = :error
 WHERE id = :id
 
+-- The attempt does not count: the server that keeps the images was away.
+-- name: defer
+UPDATE job SET state = 'queued', attempts = attempts - 1, worker_id = NULL, lease_until = NULL,
+               not_before = :not_before, error = :error
+WHERE id = :id
+
 -- name: bury
 UPDATE job SET state = 'dead', status = 'failed', worker_id = NULL, lease_until = NULL, error = :error,
                finished_at = :now
@@ -155,7 +209,7 @@ WHERE id = :id
 
 -- Of one study only the lowest open revision: the next one names its report as predecessor.
 -- name: next_job
-SELECT id, study_uid, revision, attempts, token, created_at FROM job AS j
+SELECT id, study_uid, revision, attempts, token, created_at, again FROM job AS j
 WHERE state = 'queued' AND not_before <= :now
   AND NOT EXISTS (SELECT 1 FROM job AS e WHERE e.study_uid = j.study_uid AND e.revision < j.revision
                   AND e.state IN ('queued', 'running'))
@@ -167,7 +221,7 @@ UPDATE job SET state = 'running', attempts = attempts + 1, token = token + 1, wo
 WHERE id = :id
 
 -- name: inputs
-SELECT sop_uid, sop_class_uid, relative_path, sha256, revision FROM instance
+SELECT sop_uid, series_uid, relative_path, remote, modality, size, sha256, revision FROM instance
 WHERE study_uid = :study_uid AND revision <= :revision ORDER BY sop_uid
 
 -- name: sources
@@ -175,7 +229,7 @@ SELECT DISTINCT calling_ae, peer_host FROM instance
 WHERE study_uid = :study_uid AND revision <= :revision ORDER BY calling_ae, peer_host
 
 -- name: predecessor
-SELECT j.study_uid, o.series_uid, o.sop_class_uid, o.sop_uid FROM job AS j JOIN result_object AS o ON o.job_id = j.id
+SELECT j.study_uid, o.series_uid, o.sop_class_uid, o.sop_uid, j.revision, j.created_at FROM job AS j JOIN result_object AS o ON o.job_id = j.id
 WHERE j.study_uid = :study_uid AND j.revision < :revision AND j.state = 'done' AND o.kind = 'report'
 ORDER BY j.revision DESC LIMIT 1
 
@@ -187,6 +241,14 @@ UPDATE job SET lease_until = :lease_until WHERE id = :id AND token = :token AND 
 
 -- name: held
 SELECT id, attempts FROM job WHERE id = :id AND token = :token AND state = 'running' AND lease_until >= :now
+
+-- name: known_object
+SELECT id FROM result_object WHERE sop_uid = :sop_uid
+
+-- name: deliver_again
+INSERT INTO delivery (object_id, destination, not_before) VALUES (:object_id, :destination, :now)
+ON CONFLICT (object_id, destination) DO UPDATE SET state = 'pending', attempts = 0, refusals = 0, not_before = :now,
+    owner = NULL, lease_until = NULL, error = NULL, delivered_at = NULL
 
 -- name: finish
 UPDATE job SET state = 'done', status = :status, result = :result, error = NULL, worker_id = NULL, lease_until = NULL,
@@ -232,6 +294,10 @@ SELECT * FROM job WHERE state = 'dead' ORDER BY id
 -- name: objects_of
 SELECT kind, series_uid, sop_class_uid, sop_uid, relative_path, size, sha256 FROM result_object
 WHERE job_id = :job_id ORDER BY position
+
+-- name: deliveries_of
+SELECT d.destination, d.state, d.error FROM delivery AS d JOIN result_object AS o ON o.id = d.object_id
+WHERE o.sop_uid = :sop_uid ORDER BY d.destination
 
 -- name: any_delivery
 SELECT 1 FROM delivery

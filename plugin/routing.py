@@ -1,10 +1,18 @@
 """Which rules and which destinations a study gets, from who sent it. Pure."""
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from plugin.completeness import Wait
 from plugin.rows import Source
 from plugin.settings import Destination, Peer, Settings
+
+ARCHIVE = "orthanc (REST API)"  # stands for the calling AE title, and is longer than one can be
+
+
+def from_archive(settings: Settings) -> Source:
+    """Where the studies of the configured Orthanc come from."""
+    return Source(ARCHIVE, urlsplit(settings.orthanc.url).hostname or "" if settings.orthanc else "")
 
 
 def find_peer(settings: Settings, source: Source) -> Peer | None:
@@ -32,8 +40,14 @@ def wait_for(settings: Settings, sources: Sequence[Source]) -> Wait:
 
 def accepts_secondary_capture(settings: Settings, sources: Sequence[Source]) -> bool:
     """Whether Secondary Capture images of a study are scored: only when every source of it opted in."""
-    peers = [find_peer(settings, source) for source in sources]
-    return bool(peers) and all(peer is not None and peer.accept_secondary_capture for peer in peers)
+    return bool(sources) and all(_opted_in(settings, source) for source in sources)
+
+
+def _opted_in(settings: Settings, source: Source) -> bool:
+    if source.calling_ae == ARCHIVE:
+        return settings.orthanc is not None and settings.orthanc.accept_secondary_capture
+    peer = find_peer(settings, source)
+    return peer is not None and peer.accept_secondary_capture
 
 
 def destinations_for(settings: Settings) -> tuple[Destination, ...]:

@@ -31,6 +31,11 @@ class ObjectKind(StrEnum):
     REPORT = "report"
 
 
+def local_time(seconds: float) -> datetime:
+    """POSIX seconds as local, aware time."""
+    return datetime.fromtimestamp(seconds, tz=UTC).astimezone()
+
+
 @dataclass(frozen=True, order=True)
 class Source:
     """Who sent an instance."""
@@ -57,6 +62,25 @@ class ReceivedInstance:
 
 
 @dataclass(frozen=True)
+class RemoteInstance:
+    """One instance that a server keeps and knows as `remote`; `size` in bytes."""
+
+    series_uid: str
+    sop_uid: str
+    remote: str
+    modality: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far the changes of a server's database are in the queue."""
+
+    identity: str
+    seq: int
+
+
+@dataclass(frozen=True)
 class Predecessor:
     """The report of the revision before, for the Predecessor Documents Sequence (0040,A360)."""
 
@@ -67,13 +91,24 @@ class Predecessor:
 
 
 @dataclass(frozen=True)
+class Repeat:
+    """What a revision that a person asked for repeats: when the last report was made, and what it superseded."""
+
+    created_at: float
+    predecessor: Predecessor | None
+
+
+@dataclass(frozen=True)
 class Input:
-    """One instance of a claimed study; `is_new` when no earlier revision had it."""
+    """One instance of a claimed study: a received file, or one that Orthanc keeps; `is_new` if no revision had it."""
 
     sop_uid: str
-    sop_class_uid: str
-    relative_path: PurePosixPath
-    sha256: str
+    series_uid: str
+    relative_path: PurePosixPath | None
+    remote: str | None
+    modality: str
+    size: int
+    sha256: str | None
     is_new: bool
 
 
@@ -92,11 +127,13 @@ class Claim:
     inputs: tuple[Input, ...]
     sources: tuple[Source, ...]
     predecessor: Predecessor | None
+    again: bool = False  # asked for by a person: nothing new has come
+    repeat: Repeat | None = None
 
     @property
     def created(self) -> datetime:
-        """The job's creation as local, aware time: the same on each attempt, so that each writes the same bytes."""
-        return datetime.fromtimestamp(self.created_at, tz=UTC).astimezone()
+        """The job's creation: the same on each attempt, so that each writes the same bytes."""
+        return local_time(self.created_at)
 
 
 @dataclass(frozen=True)

@@ -250,6 +250,9 @@ class Orthanc(HttpEndpoint):
     score_existing: bool = Field(
         default=False, description="score the studies that were there before Genu's first start, too"
     )
+    accept_secondary_capture: bool = Field(
+        default=False, description="score Secondary Capture images that it keeps (PS3.3 A.8)"
+    )
     poll_seconds: Seconds = Field(
         default=1.0, description="how often to ask for changes; the plugin's calls come first"
     )

@@ -15,6 +15,7 @@ import io
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from plugin.negotiation import IMPLEMENTATION_CLASS, IMPLEMENTATION_VERSION
 INCOMING = "incoming"
 INSTANCES = "instances"
 LOCK = "listener.lock"
+HOLD_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,40 @@ def _resources(doing: str) -> Iterator[None]:
         raise ResourceError(f"{doing} failed: {error.strerror}; check the disk under data_dir") from error
 
 
+@contextlib.contextmanager
+def hold(data_dir: Path, patience: float = 0.0) -> Iterator[None]:
+    """Be the only service on a data folder; an earlier one may take up to `patience` seconds to end.
+
+    Raises ConfigurationError when another holds it, or when it cannot be written.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / LOCK).open("w")
+    except OSError as error:
+        raise _no_data_dir(data_dir, error) from error
+    with lock:
+        end = time.monotonic() + patience
+        while not _locked(lock.fileno()):
+            if time.monotonic() >= end:
+                raise ConfigurationError(
+                    f"data_dir {data_dir} is in use by another service: stop it, or give this one its own data_dir"
+                )
+            time.sleep(HOLD_POLL_SECONDS)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _no_data_dir(data_dir: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"data_dir {data_dir}: {error.strerror}; choose a folder Genu may write")
+
+
 class InstanceStore:
     """The folders of received instances under one data_dir, held by one listener at a time."""
 
@@ -180,18 +216,10 @@ class InstanceStore:
         try:
             for folder in (self.incoming, self.instances):
                 folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (data_dir / LOCK).open("w")
         except OSError as error:
-            raise ConfigurationError(
-                f"data_dir {data_dir}: {error.strerror}; choose a folder Genu may write"
-            ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise ConfigurationError(
-                f"data_dir {data_dir} is in use by another listener: stop it, or give this one its own data_dir"
-            ) from error
+            raise _no_data_dir(data_dir, error) from error
+        self._hold = contextlib.ExitStack()
+        self._hold.enter_context(hold(data_dir))
         self._sync = _FolderSync(self.instances)
 
     def sync_instances(self) -> None:
@@ -233,4 +261,4 @@ class InstanceStore:
     def close(self) -> None:
         """Let another listener have the folder."""
         self._sync.close()
-        self._lock.close()
+        self._hold.close()

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from inference.errors import RetryableError
@@ -55,10 +55,16 @@ def roles(settings: Settings) -> tuple[Role, ...]:
     return (*workers, Role("deliver", "deliverer"))
 
 
-def child_command(settings: Settings, role: Role, parent: int) -> list[str]:
-    """The command line of a child."""
-    handed_over = ["--config-json", dumps(settings), "--name", role.name, "--parent", str(parent)]
-    return [sys.executable, "-m", "plugin.cli", role.command, *handed_over]
+def child_command(role: Role, parent: int) -> list[str]:
+    """The command line of a child; the settings come by its standard input, for other users see command lines."""
+    program = [sys.executable, "-m", "plugin.cli", role.command]
+    return [*program, "--config-stdin", "--name", role.name, "--parent", str(parent)]
+
+
+def children(settings: Settings) -> list["Child"]:
+    """The children of an installation, not started yet."""
+    given = dumps(settings).encode("utf-8")
+    return [Child(role, child_command(role, os.getpid()), given) for role in roles(settings)]
 
 
 def pause_after(failures: int) -> float:
@@ -80,9 +86,11 @@ def _die_with(parent: int) -> Callable[[], None]:
 class Child:
     """One supervised process. All methods are to be called from one thread, which has to outlive the child."""
 
-    def __init__(self, role: Role, command: list[str]) -> None:
+    def __init__(self, role: Role, command: list[str], given: bytes = b"") -> None:
+        """`given` is what it reads from its standard input."""
         self.role = role
         self._command = command
+        self._given = given
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._failures = 0
@@ -115,7 +123,7 @@ class Child:
         try:
             self._process = subprocess.Popen(
                 self._command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509
             )
@@ -131,7 +139,13 @@ class Child:
             )
             return
         self._started = now
+        self._hand_over(self._process)
         logs.event(_log, "child.started", child=self.role.name, pid=self._process.pid)
+
+    def _hand_over(self, process: subprocess.Popen[bytes]) -> None:
+        with contextlib.suppress(BrokenPipeError), process.stdin or contextlib.nullcontext() as stream:
+            if stream is not None:
+                stream.write(self._given)
 
     def ask_to_stop(self) -> None:
         """SIGTERM."""
@@ -149,6 +163,15 @@ class Child:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+
+def stop_children(family: Sequence[Child]) -> None:
+    """Ask all to stop, and wait for them together."""
+    for child in family:
+        child.ask_to_stop()
+    stop = time.monotonic() + STOP_SECONDS
+    for child in family:
+        child.wait(max(0.0, stop - time.monotonic()))
 
 
 @contextlib.contextmanager
@@ -207,13 +230,13 @@ def run_listen(settings: Settings) -> int:
     """
     lifetime = Lifetime().install()
     _check_certificates(settings)
-    children = [Child(role, child_command(settings, role, os.getpid())) for role in roles(settings)]
+    family = children(settings)
     status = 0
     with reception(settings) as (listener, queue):
         _announce(settings, listener)
         try:
             while not lifetime.wait(SWEEP_SECONDS):
-                for child in children:
+                for child in family:
                     child.tend(time.monotonic())
                 _sweep(queue)
                 if not listener.is_alive:
@@ -222,10 +245,6 @@ def run_listen(settings: Settings) -> int:
             logs.event(_log, "listener.stopping", associations=listener.associations)
             listener.stop(STOP_SECONDS)
         finally:
-            for child in children:
-                child.ask_to_stop()
-            stop = time.monotonic() + STOP_SECONDS
-            for child in children:
-                child.wait(max(0.0, stop - time.monotonic()))
+            stop_children(family)
     logs.event(_log, "listener.stopped", status=status)
     return status

@@ -10,22 +10,24 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from dicom_templates.compose import Composed, compose
-from inference.errors import GenuError, RefusalError, ResourceError, RetryableError
+from inference.errors import GenuError, RefusalError, RetryableError
 from inference.findings import StudyFindings
 from inference.reading import StudyInput, read_study
 from inference.studies import is_own_result
 from plugin import logs, provenance, results, routing, writing
 from plugin.boundary import Boundary
+from plugin.fetching import Fetcher, InputFile
 from plugin.heartbeat import Heartbeat
 from plugin.jobs import Queue, StaleClaimError
 from plugin.lifetime import Lifetime
-from plugin.rows import Claim, JobState
+from plugin.rows import Claim, JobState, Predecessor, local_time
 from plugin.settings import Settings
+from plugin.web import WebError
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Worker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue, self._settings, self._scorer, self._clock = queue, settings, scorer, clock
+        self._fetcher = Fetcher(settings)
         self._lifetime = lifetime or Lifetime()
         self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
@@ -117,24 +120,27 @@ class Worker:
         return True
 
     def _process(self, claim: Claim) -> StudyFindings:
-        paths = [self._settings.data_dir.joinpath(item.relative_path) for item in claim.inputs]
-        _require_readable(paths)
-        study = read_study(paths, study_instance_uid=claim.study_uid)
-        secondary = routing.accepts_secondary_capture(self._settings, claim.sources)
-        if _only_own_results_are_new(claim, study):
-            findings = StudyFindings(claim.study_uid)
-        else:
-            findings = self._score(study, secondary=secondary)
-        composed = self._compose(claim, study, findings, secondary=secondary)
-        objects = writing.write_results(composed, self._settings.data_dir, claim)
-        line = results.result_line(findings, [f"{item.sop_uid}.dcm" for item in objects])
+        with self._fetcher.files(claim) as files:
+            study = read_study([file.path for file in files], study_instance_uid=claim.study_uid)
+            secondary = routing.accepts_secondary_capture(self._settings, claim.sources)
+            if _only_own_results_are_new(claim, study, files):
+                findings = StudyFindings(claim.study_uid)
+            else:
+                findings = self._score(study, secondary=secondary)
+        inputs = [(file.sop_uid, file.sha256) for file in files]
+        composed = self._compose(claim, study, findings, inputs, secondary=secondary)
+        made = [str(dataset.SOPInstanceUID) for dataset in composed.all]
+        # Of a repetition that came out the same everything is there already, and is only sent again.
+        is_known = claim.again and self._queue.knows_objects(made)
+        objects = () if is_known else writing.write_results(composed, self._settings.data_dir, claim)
         self._queue.finish(
             claim,
             objects,
-            results.encode(line),
+            results.encode(results.result_line(findings, [f"{uid}.dcm" for uid in made])),
             status=findings.status,
             destinations=[target.name for target in routing.destinations_for(self._settings)],
             now=self._clock(),
+            again=made if claim.again else (),
         )
         writing.drop_earlier_attempts(self._settings.data_dir, claim)
         return findings
@@ -145,15 +151,32 @@ class Worker:
         except RefusalError as error:
             return StudyFindings(study.study_instance_uid, refusals=(error.refusal,), radiographs=1)
 
-    def _compose(self, claim: Claim, study: StudyInput, findings: StudyFindings, *, secondary: bool) -> Composed:
-        context = provenance.report_context(
-            self._settings,
-            created=claim.created,
-            inputs=[(item.sop_uid, item.sha256) for item in claim.inputs],
-            accept_secondary_capture=secondary,
-            predecessor=claim.predecessor,
-        )
-        return compose(findings, [instance.header for instance in study.instances], context)
+    def _compose(
+        self,
+        claim: Claim,
+        study: StudyInput,
+        findings: StudyFindings,
+        inputs: Sequence[tuple[str, str]],
+        *,
+        secondary: bool,
+    ) -> Composed:
+        """All objects. A repetition is first made as the last report was: if nothing has changed, it is that one."""
+
+        def composed(created: datetime, predecessor: Predecessor | None) -> Composed:
+            context = provenance.report_context(
+                self._settings,
+                created=created,
+                inputs=inputs,
+                accept_secondary_capture=secondary,
+                predecessor=predecessor,
+            )
+            return compose(findings, [instance.header for instance in study.instances], context)
+
+        if claim.repeat is not None:
+            same = composed(local_time(claim.repeat.created_at), claim.repeat.predecessor)
+            if self._queue.knows_objects([str(dataset.SOPInstanceUID) for dataset in same.all]):
+                return same
+        return composed(claim.created, claim.predecessor)
 
     def _failed(self, claim: Claim, error: Exception) -> None:
         """The boundary: an exception becomes a state of the job. No message but our own goes into queue or log."""
@@ -163,6 +186,10 @@ class Worker:
         try:
             if isinstance(error, StaleClaimError):
                 raise error
+            if isinstance(error, WebError) and error.may_mend:
+                self._queue.defer(claim, text, self._clock())
+                logs.event(_log, "job.deferred", level=logging.WARNING, study_uid=uid, error=text)
+                return
             state = self._queue.fail(claim, text, retry=True, now=self._clock())
         except StaleClaimError:
             # The files stay: should the finish have gone through after all, the queue points at them.
@@ -180,27 +207,16 @@ class Worker:
         self._lifetime.wait(RECOVERY_SECONDS)
 
 
-def _require_readable(paths: Sequence[Path]) -> None:
-    """A file that we confirmed and cannot open is a fault of our disk: no refusal, which would blame the sender."""
-    for path in paths:
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise ResourceError(
-                f"the received file {path} cannot be opened ({error.strerror}): mend the disk or restore the "
-                "file, then `genu retry`"
-            ) from error
-
-
-def _only_own_results_are_new(claim: Claim, study: StudyInput) -> bool:
+def _only_own_results_are_new(claim: Claim, study: StudyInput, files: Sequence[InputFile]) -> bool:
     """Whether this revision is due to Genu's own objects alone: to report on them would go round for ever.
 
     A PACS that forwards all it stores sends them to the next Genu, or back to this one after its queue was lost.
     """
-    new = {item.sop_uid for item in claim.inputs if item.is_new}
+    new = {file.sop_uid for file in files if file.is_new}
     late = [instance for instance in study.instances if instance.sop_instance_uid in new]
     return (
-        claim.predecessor is not None
+        not claim.again
+        and claim.predecessor is not None
         and len(late) == len(new)
         and all(is_own_result(instance.header) for instance in late)
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,17 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 def add_child_options(parser: argparse.ArgumentParser) -> None:
     """The settings options, and what `genu listen` hands to its children."""
     add_settings_options(parser)
-    parser.add_argument("--config-json", metavar="JSON", help="all settings as one line of JSON, from a parent process")
+    parser.add_argument(
+        "--config-stdin", action="store_true", help="all settings as JSON on standard input, from a parent process"
+    )
     parser.add_argument("--name", help="a name that no other worker or deliverer of this queue has")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process is gone")
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """The settings that a command runs with: file, environment, then the options given. Raises ConfigurationError."""
-    if getattr(arguments, "config_json", None) is not None:
-        return loads(arguments.config_json)
+    if getattr(arguments, "config_stdin", False):
+        return loads(sys.stdin.read())
     given = vars(arguments)
     overrides: dict[str, Any] = {}
     for option, path in (

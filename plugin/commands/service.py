@@ -1,4 +1,7 @@
-"""`genu listen`, `genu worker`, `genu deliver`: the processes of the service. They log JSON lines to standard error."""
+"""`genu listen`, `genu orthanc`, `genu worker`, `genu deliver`: the processes of the service.
+
+They log JSON lines to standard error.
+"""
 
 import argparse
 import logging
@@ -19,6 +22,16 @@ def listen(arguments: argparse.Namespace) -> int:
     return _run(arguments, run_listen)
 
 
+def serve_orthanc(arguments: argparse.Namespace) -> int:
+    """Follow an Orthanc, and supervise the scoring and delivering children."""
+    from plugin import sidecar
+
+    if arguments.link:
+        logs.configure()
+        return _ended(arguments, sidecar.run_linked)
+    return _run(arguments, sidecar.run_alone)
+
+
 def work(arguments: argparse.Namespace) -> int:
     """Score; with --check only load the bundles, which replays their probes."""
     from plugin.worker import load_predictor, run
@@ -37,11 +50,15 @@ def deliver(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, process: Callable[[Settings], int]) -> int:
-    """Run one process of the service; what stops it goes to the log, where its supervisor's lines are too."""
     settings = settings_of(arguments)
     logs.configure(settings.log_level)
+    return _ended(arguments, lambda: process(settings))
+
+
+def _ended(arguments: argparse.Namespace, process: Callable[[], int]) -> int:
+    """Run one process of the service; what stops it goes to the log, where its supervisor's lines are too."""
     try:
-        return process(settings)
+        return process()
     except GenuError as error:
         logs.event(_log, "process.failed", level=logging.CRITICAL, command=arguments.command, error=str(error))
         return 2 if isinstance(error, UsageError) else 1

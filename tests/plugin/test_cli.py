@@ -1,5 +1,6 @@
 """The command line: options become settings, and errors become exit codes and sentences."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def test_options_win_over_the_file_and_the_rest_of_the_file_stays(tmp_path: Path
 def test_a_child_gets_exactly_the_settings_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     parent = settings("listen", "--port", "4343", "--to-folder", "out")
     monkeypatch.setenv("GENU_LISTENER__PORT", "1")
-    assert settings("worker", "--config-json", dumps(parent)) == parent
+    monkeypatch.setattr("sys.stdin", io.StringIO(dumps(parent)))
+    assert settings("worker", "--config-stdin") == parent
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from pathlib import Path
 from plugin import logs, supervisor
 from plugin.settings import load
 
-supervisor.child_command = lambda settings, role, parent: [
+supervisor.child_command = lambda role, parent: [
     sys.executable, "-c", "import time; time.sleep(600)", role.name
 ]
 settings = load(None, {
@@ -126,7 +126,7 @@ def test_certificates_of_a_destination_that_are_not_there_stop_the_start(tmp_pat
 def test_roles_and_command_line() -> None:
     settings = load(None, {"workers": {"count": 2}})
     assert [role.name for role in roles(settings)] == ["worker-1", "worker-2", "deliverer"]
-    command = supervisor.child_command(settings, Role("worker", "worker-1"), os.getpid())
+    command = supervisor.child_command(Role("worker", "worker-1"), os.getpid())
     assert command[:4] == [sys.executable, "-m", "plugin.cli", "worker"]
     assert command[command.index("--parent") + 1] == str(os.getpid())
 
@@ -162,6 +162,24 @@ def test_a_child_that_cannot_be_started_does_not_end_the_service() -> None:
     assert child.pid is not None
     child.ask_to_stop()
     child.wait(5.0)
+
+
+def test_a_child_is_given_its_settings_by_a_pipe_and_a_deaf_one_does_no_harm(tmp_path: Path) -> None:
+    copy = f"import sys; open({str(tmp_path / 'given')!r}, 'w').write(sys.stdin.read())"
+    child = Child(Role("worker", "worker-1"), [sys.executable, "-c", copy], b'{"secret": "s3cret"}')
+    child.tend(time.monotonic())
+    child.wait(10.0)
+    assert (tmp_path / "given").read_text() == '{"secret": "s3cret"}'
+    deaf = Child(Role("worker", "worker-1"), ["true"], b"x" * 1_000_000)
+    deaf.tend(time.monotonic())
+    deaf.wait(10.0)
+
+
+def test_no_secret_stands_on_a_command_line() -> None:
+    pacs = {"kind": "stow", "url": "https://pacs.example/dicom-web", "username": "u", "password": "s3cret"}
+    for child in supervisor.children(load(None, {"destinations": [pacs]})):
+        assert b"s3cret" in child._given
+        assert not any("s3cret" in word for word in child._command)
 
 
 def test_a_child_that_does_not_stop_is_killed() -> None:
