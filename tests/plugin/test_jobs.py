@@ -394,5 +394,5 @@ def test_every_statement_of_the_sql_file_is_used() -> None:
     from plugin.database import STATEMENTS
 
     folder = Path(__file__).parents[2] / "plugin"
-    code = "".join((folder / name).read_text() for name in ("jobs.py", "outbox.py", "database.py"))
+    code = "".join((folder / name).read_text() for name in ("jobs.py", "intake.py", "outbox.py", "database.py"))
     assert [name for name in STATEMENTS if f'"{name}"' not in code] == []

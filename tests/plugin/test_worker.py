@@ -15,6 +15,7 @@ from inference.findings import RefusalCode
 from inference.reading import StudyInput
 from plugin.jobs import Queue
 from plugin.rows import JobRow, JobState, ObjectKind
+from plugin.settings import Station
 from plugin.worker import Worker
 from plugin.writing import results_folder
 from tests.plugin.fakes import FakeScorer, deposit, film
@@ -112,6 +113,33 @@ def test_our_own_objects_coming_late_lead_to_no_new_report(queue: Queue, clock: 
     second = queue.jobs_of(study)[1]
     assert (second.state, second.status) == ("done", "nothing_to_score")
     assert queue.objects_of(second.job_id) == ()
+
+
+def test_scoring_again_without_a_change_sends_the_same_objects_again(queue: Queue, clock: Clock) -> None:
+    study = arrive(queue, clock, film(1, 1))
+    work(queue, clock)
+    first = queue.objects_of(queue.jobs_of(study)[0].job_id)
+    for task in queue.next_deliveries("folder", "d", clock.now):
+        queue.delivered(task, clock.now)
+    assert queue.score_again(study, clock.forward(60)) == 2
+    work(queue, clock)
+    second = queue.jobs_of(study)[1]
+    assert (second.state, second.status) == ("done", "scored")
+    assert queue.objects_of(second.job_id) == ()
+    assert [t.sop_uid for t in queue.next_deliveries("folder", "d", clock.now)] == [item.sop_uid for item in first]
+    assert len(list((queue.settings.data_dir / "results").iterdir())) == 1  # nothing is written twice
+
+
+def test_scoring_again_after_a_change_makes_a_report_that_names_the_last(queue: Queue, clock: Clock) -> None:
+    study = arrive(queue, clock, film(1, 1))
+    work(queue, clock)
+    queue.score_again(study, clock.forward(60))
+    changed = queue.settings.model_copy(update={"station": Station(device_serial="2")})
+    Worker(queue, changed, FakeScorer(), worker_id="w", clock=clock).step()
+    before, after = (queue.objects_of(job.job_id)[-1] for job in queue.jobs_of(study))
+    report = dcmread(queue.settings.data_dir / after.relative_path)
+    referenced = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert referenced.ReferencedSOPInstanceUID == before.sop_uid != after.sop_uid
 
 
 def test_a_refusal_that_escapes_the_scorer_is_a_result(queue: Queue, clock: Clock) -> None:
