@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from inference.errors import DataError
@@ -122,15 +122,20 @@ class OrthancApi:
         if answer.status != 200:
             raise WebError(f"POST {self.url}/tools/lookup: status {answer.status}", answer.status)
         with _understood("/tools/lookup"):
-            found = json.loads(answer.content)
+            found = _list(json.loads(answer.content))
             return tuple(checked(str(entry["ID"])) for entry in found if entry["Type"] == "Study")
 
     def all_studies(self) -> Iterator[str]:
         """The identifiers of all studies, page by page."""
         since = 0
-        while page := self._web.get_json(f"/studies?since={since}&limit={STUDIES_AT_ONCE}"):
-            yield from (checked(str(identifier)) for identifier in page)
+        while True:
+            answer = self._web.get_json(f"/studies?since={since}&limit={STUDIES_AT_ONCE}")
+            with _understood("/studies"):
+                page = [checked(str(identifier)) for identifier in _list(answer)]
+            yield from page
             since += len(page)
+            if not page:
+                return
 
     def instances(self, study: str) -> tuple[RemoteInstance, ...]:
         """All instances of a study, in the order of their SOP Instance UIDs; empty when it is gone."""
@@ -143,7 +148,7 @@ class OrthancApi:
                 return ()
             raise
         with _understood(path):
-            tags = {entry["ID"]: entry["MainDicomTags"] for entry in series}
+            tags = {entry["ID"]: entry["MainDicomTags"] for entry in _list(series)}
             # An instance whose series came between the two answers is of the next time.
             found = [
                 RemoteInstance(
@@ -153,7 +158,7 @@ class OrthancApi:
                     modality=str(tags[entry["ParentSeries"]].get("Modality", "")),
                     size=int(entry["FileSize"]),
                 )
-                for entry in instances
+                for entry in _list(instances)
                 if entry["ParentSeries"] in tags
             ]
         return tuple(sorted(found, key=lambda instance: instance.sop_uid))
@@ -184,6 +189,12 @@ def _understood(path: str) -> Iterator[None]:
         raise NotOrthancError(
             f"{path}: the answer is not Orthanc's ({type(error).__name__}); check the address"
         ) from error
+
+
+def _list(answer: object) -> list[Any]:
+    if not isinstance(answer, list):
+        raise TypeError("no list")
+    return answer
 
 
 def _seconds(date: str) -> float:

@@ -1,0 +1,112 @@
+"""The files of a claim: received ones where they lie, Orthanc's for as long as it takes."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from inference.errors import ConfigurationError, ResourceError
+from plugin.fetching import FETCHED, Fetcher, drop_leftovers, wanted
+from plugin.rows import Claim, Input
+from plugin.settings import load
+from plugin.web import WebError
+from tests.plugin.fakes import film
+from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
+from tests.plugin.peers import free_port
+
+GONE = "00000000-00000000-00000000-00000000-00000000"
+
+
+def kept(remote: str, number: int = 1, *, series: str = "1.2", modality: str = "DX", new: bool = True) -> Input:
+    return Input(f"1.2.{number}", series, None, remote, modality, 10, None, new)
+
+
+def received(path: str) -> Input:
+    return Input("1.2.9", "1.2", PurePosixPath(path), None, "", 10, "ab", False)
+
+
+def claim(*inputs: Input) -> Claim:
+    return Claim(7, "1.2", 1, 3, 1, "w", 60.0, 0.0, inputs, (), None)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
+    with orthanc(tmp_path_factory.mktemp("orthanc")) as running:
+        yield running
+
+
+def fetcher(folder: Path, url: str, **more: object) -> Fetcher:
+    return Fetcher(
+        load(None, {"data_dir": folder, "orthanc": {"url": url, "username": USER, "password": PASSWORD}, **more})
+    )
+
+
+def test_files_are_there_while_they_are_needed(server: OrthancServer, tmp_path: Path) -> None:
+    path = tmp_path / "sent.dcm"
+    film(1).save_as(path, enforce_file_format=True)
+    identifier = server.put(path)["ID"]
+    (tmp_path / "instances").mkdir()
+    (tmp_path / "instances" / "own.dcm").write_bytes(b"own")
+    with fetcher(tmp_path, server.url).files(
+        claim(kept(identifier), received("instances/own.dcm"), kept(GONE))
+    ) as files:
+        fetched, own = files  # what was deleted in the meantime is left out
+        assert fetched.path.read_bytes() == path.read_bytes()
+        assert fetched.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert (fetched.sop_uid, fetched.is_new) == ("1.2.1", True)
+        assert (own.path, own.sha256, own.is_new) == (tmp_path / "instances" / "own.dcm", "ab", False)
+        assert fetched.path.parent == tmp_path / FETCHED / "7-3"
+    assert not fetched.path.parent.exists()
+    assert own.path.exists()
+
+
+def test_no_orthanc_or_one_that_is_away(tmp_path: Path) -> None:
+    none = Fetcher(load(None, {"data_dir": tmp_path}))
+    with pytest.raises(ConfigurationError, match="no Orthanc is configured"), none.files(claim(kept(GONE))):
+        pass
+    away = fetcher(tmp_path, f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(WebError, match="cannot be reached"), away.files(claim(kept(GONE))):
+        pass
+    assert list((tmp_path / FETCHED).iterdir()) == []
+
+
+def test_an_instance_that_is_too_large_is_not_taken(server: OrthancServer, tmp_path: Path) -> None:
+    path = tmp_path / "sent.dcm"
+    film(2).save_as(path, enforce_file_format=True)
+    identifier = server.put(path)["ID"]
+    small = fetcher(tmp_path, server.url, listener={"max_instance_bytes": 100})
+    with pytest.raises(WebError, match="max_instance_bytes") as caught, small.files(claim(kept(identifier))):
+        pass
+    assert not caught.value.may_mend  # counts as an attempt, and ends as a dead letter that says why
+
+
+def test_a_received_file_that_is_lost_is_a_fault_of_our_disk(tmp_path: Path) -> None:
+    ours = Fetcher(load(None, {"data_dir": tmp_path}))
+    with pytest.raises(ResourceError, match=r"gone\.dcm cannot be opened"), ours.files(claim(received("gone.dcm"))):
+        pass
+    assert not (tmp_path / FETCHED).exists()
+
+
+def test_a_folder_that_cannot_be_written(server: OrthancServer, tmp_path: Path) -> None:
+    (tmp_path / FETCHED).write_text("in the way")
+    with pytest.raises(ResourceError, match="check the disk"), fetcher(tmp_path, server.url).files(claim(kept(GONE))):
+        pass
+
+
+def test_of_a_series_without_radiographs_one_instance_is_enough() -> None:
+    slices = [kept("a", number, series="1.5", modality="MR") for number in range(3)]
+    others = [kept("b", 10, series="1.6", modality="mr"), kept("c", 11, series="1.7", modality="CT")]
+    films = [kept("d", number, series="1.8", modality="DX") for number in (20, 21)]
+    unknown = [kept("e", number, series="1.9", modality="") for number in (30, 31)]
+    assert wanted([*slices, *others, *films, *unknown]) == [slices[0], *others, *films, *unknown]
+    files = [received("a.dcm"), received("b.dcm")]
+    assert wanted(files) == files
+
+
+def test_leftovers_of_killed_workers_go(tmp_path: Path) -> None:
+    (tmp_path / FETCHED / "1-1").mkdir(parents=True)
+    (tmp_path / FETCHED / "1-1" / "0.dcm").write_bytes(b"x")
+    drop_leftovers(tmp_path)
+    drop_leftovers(tmp_path)
+    assert not (tmp_path / FETCHED).exists()

@@ -1,0 +1,53 @@
+"""One sentence for each state of a study."""
+
+import json
+from typing import Any
+
+import pytest
+
+from plugin import summaries
+from plugin.rows import JobRow, JobState
+
+
+def job(state: JobState, *, error: str | None = None, result: dict[str, Any] | None = None) -> JobRow:
+    return JobRow(1, "1.2", 1, state, None, 1, 0.0, None, error, json.dumps(result) if result else None)
+
+
+def line(status: str, knees: list[tuple[str, int]] = [], refusals: list[tuple[str, str, str]] = []) -> dict[str, Any]:  # noqa: B006
+    return {
+        "status": status,
+        "knees": [{"side": side, "kl": {"grade": grade}} for side, grade in knees],
+        "refusals": [
+            {"code": code, "reason": reason, **({"side": side} if side else {})} for code, reason, side in refusals
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (None, "Genu has not looked at this study"),
+        (job(JobState.QUEUED), "Waits to be scored."),
+        (job(JobState.QUEUED, error="nobody answers"), "Waits for its next attempt: nobody answers"),
+        (job(JobState.RUNNING), "Being scored."),
+        (job(JobState.DEAD, error="broken"), "Given up: broken"),
+        (
+            job(JobState.DONE, result=line("scored", [("R", 3), ("L", 0)])),
+            "Right knee: Kellgren-Lawrence grade 3; left knee: Kellgren-Lawrence grade 0 (research only).",
+        ),
+        (
+            job(JobState.DONE, result=line("scored", [("R", 2)], [("knee_not_found", "No knee there.", "L")])),
+            "Right knee: Kellgren-Lawrence grade 2 (research only). Left knee, knee_not_found: No knee there.",
+        ),
+        (
+            job(JobState.DONE, result=line("refused", [], [("not_frontal", "A lateral view.", "")])),
+            "Refused. Not_frontal: A lateral view.",
+        ),
+        (
+            job(JobState.DONE, result=line("nothing_to_score", [], [("unsupported_sop_class", "MR.", "")])),
+            "Nothing to score. Unsupported_sop_class: MR.",
+        ),
+    ],
+)
+def test_sentences(found: JobRow | None, sentence: str) -> None:
+    assert summaries.of_job(found).startswith(sentence)
