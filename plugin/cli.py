@@ -138,6 +138,7 @@ def _add_retry(commands: _Commands) -> None:
 def _add_doctor(commands: _Commands) -> None:
     parser = _add(commands, "doctor", "check settings, bundle, disk, port and destinations, and say what to do")
     add_settings_options(parser)
+    parser.add_argument("--orthanc", metavar="URL", help="check this Orthanc, too, as the user of the settings")
     parser.set_defaults(run=_doctor)
 
 

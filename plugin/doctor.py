@@ -57,9 +57,12 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from check_bundles(settings)
     yield check_disk(settings)
     yield check_queue(settings)
-    yield check_port(settings)
+    served = settings.orthanc.url if settings.orthanc else None
+    if served is None:  # Genu has no listener where Orthanc receives
+        yield check_port(settings)
     for destination in settings.delivery_targets:
-        yield check_destination(destination, settings)
+        if not (isinstance(destination, OrthancDestination) and destination.url == served):
+            yield check_destination(destination, settings)  # that one is asked more by plugin.orthanc_doctor
     if settings.dicomweb is not None:
         yield check_dicomweb("dicomweb", settings.dicomweb)
 

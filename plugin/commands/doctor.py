@@ -1,12 +1,14 @@
-"""`genu doctor`: the checks of plugin.doctor, one line each, and what to do."""
+"""`genu doctor`: the checks of plugin.doctor and plugin.orthanc_doctor, one line each, and what to do."""
 
 import argparse
+from itertools import chain
 
 from rich.console import Console
 from rich.text import Text
 
 from plugin.commands.options import settings_of
 from plugin.doctor import Verdict, examine
+from plugin.orthanc_doctor import examine_orthanc
 
 _STYLES = {Verdict.FINE: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "bold red"}
 
@@ -19,7 +21,8 @@ def doctor(arguments: argparse.Namespace) -> int:
         Text.assemble(("fine    ", "green"), "settings: ", str(arguments.config or "defaults and environment"))
     )
     failed = 0
-    for check in examine(settings):
+    asked = examine_orthanc(settings.orthanc) if settings.orthanc else ()
+    for check in chain(examine(settings), asked):
         failed += check.verdict is Verdict.FAILED
         console.print(
             Text.assemble((f"{check.verdict.value:8}", _STYLES[check.verdict]), f"{check.about}: {check.seen}")

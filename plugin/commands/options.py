@@ -44,6 +44,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         ("workers", ("workers", "count")),
         ("quiet", ("completeness", "quiet_seconds")),
         ("bundle", ("bundles",)),
+        ("orthanc", ("orthanc", "url")),
     ):
         if given.get(option) is not None:
             _put(overrides, path, given[option])
