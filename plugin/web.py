@@ -5,7 +5,7 @@ Neither redirects nor proxies, .netrc or other things of the environment are fol
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ CHUNK_BYTES = 256 * 1024
 SUCCESS = range(200, 300)
 
 Parameters = Mapping[str, str | int]
+Decode = Callable[[str, Iterator[bytes]], Iterator[bytes]]
 
 
 class WebError(RetryableError):
@@ -74,6 +75,10 @@ class _Token(AuthBase):
         return request
 
 
+def _as_it_is(_content_type: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    return chunks
+
+
 class WebServer:
     """A server and our session with it; to be used by one thread. Every method raises WebError."""
 
@@ -102,7 +107,7 @@ class WebServer:
             raise self._refusal("GET", path, answer.status)
         try:
             return json.loads(answer.content) if answer.content else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WebError(f"GET {self.url}{path}: the answer is not JSON", answer.status) from error
 
     def exchange(
@@ -123,13 +128,24 @@ class WebServer:
                     raise WebError(f"{method} {self.url}{path}: the answer has more than {ANSWER_BYTES} bytes")
             return Answer(response.status_code, response.headers.get("Content-Type", ""), bytes(content))
 
-    def download(self, path: str, target: BinaryIO, most: int) -> Downloaded:
-        """GET into a file, at most `most` bytes; a longer answer is an error of the status 413."""
+    def download(
+        self,
+        path: str,
+        target: BinaryIO,
+        most: int,
+        *,
+        headers: Mapping[str, str] | None = None,
+        decode: Decode = _as_it_is,
+    ) -> Downloaded:
+        """GET into a file, at most `most` bytes; a longer answer is an error of the status 413.
+
+        `decode` gets the Content-Type and the chunks, and gives back the chunks to write.
+        """
         digest, size = hashlib.sha256(), 0
-        with self.stream("GET", path) as response:
+        with self.stream("GET", path, headers=headers) as response:
             if response.status_code not in SUCCESS:
                 raise self._refusal("GET", path, response.status_code)
-            for chunk in self._chunks(response, path):
+            for chunk in decode(response.headers.get("Content-Type", ""), self._chunks(response, path)):
                 size += len(chunk)
                 if size > most:
                     raise WebError(f"GET {self.url}{path}: more than {most} bytes (listener.max_instance_bytes)", 413)
@@ -171,14 +187,21 @@ class WebServer:
             raise self._unreachable("GET", path, error) from error
 
     def _refusal(self, method: str, path: str, status: int) -> WebError:
-        hint = {401: ": check username and password", 403: ": the server does not allow it to this user"}.get(
-            status, ""
-        )
-        return WebError(f"{method} {self.url}{path}: status {status}{hint}", status)
+        return WebError(f"{method} {self.url}{path}: status {status}{hint(status)}", status)
 
     def _unreachable(self, method: str, path: str, error: requests.RequestException) -> WebError:
         """The library's own text is left out: it may quote headers."""
         return WebError(f"{method} {self.url}{path}: {_reason(error)}", connected=not _nobody_there(error))
+
+
+def hint(status: int) -> str:
+    """What to do about a status, to be put behind it."""
+    if status in range(300, 400):
+        return ", a redirect, which is not followed: set url to where it leads"
+    return {
+        401: ": check username and password",
+        403: ": the server does not allow it to this user",
+    }.get(status, "")
 
 
 def _credentials(endpoint: HttpEndpoint) -> AuthBase | None:

@@ -12,10 +12,11 @@ from inference.errors import ConfigurationError, DeliveryError
 from plugin.settings import OrthancDestination, StowDestination
 from plugin.stow import encode_request, judge_answer
 from plugin.verdicts import Outcome, Outgoing, Session, UnreachableError, Verdict, read_content
-from plugin.web import SUCCESS, Answer, WebError, WebServer
+from plugin.web import SUCCESS, Answer, WebError, WebServer, hint
 
 # None of these is about the object: who we are, where we asked, how the server feels.
-NOT_ABOUT_THE_OBJECT = frozenset({401, 402, 403, 404, 405, 407, 410, 429, 501, 502, 503, 504})
+NO_PLACE = frozenset({404, 405, 410, 501})
+NOT_ABOUT_THE_OBJECT = NO_PLACE | {401, 402, 403, 407, 429, 502, 503, 504} | frozenset(range(300, 400))
 INSUFFICIENT_STORAGE = 507  # RFC 4918 11.5
 REQUEST_TIMEOUT = 408
 STORED_BY_ORTHANC = frozenset({"Success", "AlreadyStored"})
@@ -85,26 +86,14 @@ def _post(server: WebServer, path: str, content: bytes, headers: dict[str, str])
     except WebError as error:
         raise (DeliveryError if error.connected else UnreachableError)(str(error)) from error
     where, status = f"POST {server.url}{path}", answer.status
-    if status in range(300, 400):
-        raise UnreachableError(
-            f"{where}: status {status}, a redirect, which is not followed: set url to where it leads"
-        )
     if status in NOT_ABOUT_THE_OBJECT:
-        raise UnreachableError(f"{where}: status {status}{_hint(status)}")
+        remedy = ": is the url right?" if status in NO_PLACE else hint(status)
+        raise UnreachableError(f"{where}: status {status}{remedy}")
     if status == INSUFFICIENT_STORAGE:
         return Verdict(Outcome.DEFERRED, f"status {status}: out of resources")
     if status == REQUEST_TIMEOUT or status >= 500:
         raise DeliveryError(f"{where}: status {status}")
     return answer
-
-
-def _hint(status: int) -> str:
-    return {
-        401: ": check username and password",
-        403: ": the server does not allow it to this user",
-        404: ": is the url right?",
-        405: ": is the url right?",
-    }.get(status, "")
 
 
 def _status_word(answer: Answer) -> str:
