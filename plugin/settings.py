@@ -31,7 +31,10 @@ from inference.errors import ConfigurationError
 
 ENV_PREFIX = "GENU_"
 NESTED = "__"
-NOT_SETTINGS = frozenset({"GENU_PYTHON", "GENU_SOAK_ROUNDS", "GENU_SOAK_SEED"})  # read by make and by the tests
+# Read by make, by the tests and by Orthanc (orthanc.json).
+NOT_SETTINGS = frozenset({"GENU_PYTHON", "GENU_SOAK_ROUNDS", "GENU_SOAK_SEED"}) | frozenset(
+    {"GENU_ORTHANC_PASSWORD", "GENU_ORTHANC_PLUGINS"}
+)
 
 
 def _ae_title(value: str) -> str:

@@ -106,10 +106,14 @@ def pause_after(failures: int) -> float:
 class SidecarLink:
     """Starts the sidecar and speaks with it. Its methods may be called from any thread, and raise nothing."""
 
-    def __init__(self, sidecar: Sidecar, log: Callable[[str, str], None]) -> None:
-        """`log` takes a level ("info", "warning", "error" ...) and one line, in the link's own thread."""
+    def __init__(self, sidecar: Sidecar, log: Callable[[str, str], None], *, most_pending: int = MAX_PENDING) -> None:
+        """`log` takes a level ("info", "warning", "error" ...) and one line, in the link's own thread.
+
+        `most_pending` is how many requests may wait for an answer at once.
+        """
         self._sidecar = sidecar
         self._log = log
+        self._most_pending = most_pending
         self._thread = threading.Thread(target=self._run, name="genu-link", daemon=True)
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,7 +151,7 @@ class SidecarLink:
                 return _refused(503, self._trouble)
             self._last_id += 1
             number = self._last_id
-            room = len(self._pending) < MAX_PENDING
+            room = len(self._pending) < self._most_pending
             if not room or not self._send({"type": "request", "id": number, "method": method, "path": list(path)}):
                 return _refused(503, "Genu has more to answer than it can; ask again later")
             waiting = self._pending[number] = _Pending()

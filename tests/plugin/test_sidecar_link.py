@@ -42,12 +42,14 @@ class Site:
         self.links: list[SidecarLink] = []
         self.logged: list[tuple[str, str]] = []
 
-    def link(self, program: str, *, hello: dict[str, Any] | None = None, start: str = START) -> SidecarLink:
+    def link(
+        self, program: str, *, hello: dict[str, Any] | None = None, start: str = START, **options: int
+    ) -> SidecarLink:
         command = [sys.executable, "-c", start + program]
-        return self.run(Sidecar(command, {"PATH": os.environ["PATH"]}, self.folder, hello or {"genu": {}}))
+        return self.run(Sidecar(command, {"PATH": os.environ["PATH"]}, self.folder, hello or {"genu": {}}), **options)
 
-    def run(self, sidecar: Sidecar) -> SidecarLink:
-        link = SidecarLink(sidecar, lambda level, line: self.logged.append((level, line)))
+    def run(self, sidecar: Sidecar, **options: int) -> SidecarLink:
+        link = SidecarLink(sidecar, lambda level, line: self.logged.append((level, line)), **options)
         self.links.append(link)
         link.start()
         return link
@@ -152,9 +154,8 @@ def test_nudges_arrive(site: Site) -> None:
     assert json.loads(site.text("warning"))["line"] == {"type": "nudge"}
 
 
-def test_only_so_many_requests_wait(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sidecar_link, "MAX_PENDING", 2)
-    link = site.link("time.sleep(60)")
+def test_only_so_many_requests_wait(site: Site) -> None:
+    link = site.link("time.sleep(60)", most_pending=2)
     site.ready(link)
     threads = [threading.Thread(target=link.request, args=("GET", ["status"], 1)) for _ in range(2)]
     for thread in threads:
