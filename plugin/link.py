@@ -84,7 +84,7 @@ class Link:
         try:
             raw = self._stream.readline(LINE_BYTES + 1)
             line = json.loads(raw) if raw.endswith(b"\n") else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return line if isinstance(line, dict) else {}
 

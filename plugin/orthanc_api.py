@@ -185,7 +185,7 @@ def _understood(path: str) -> Iterator[None]:
     """An answer of another form than Orthanc's is an error of the server, not of ours."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, DataError) as error:
         raise NotOrthancError(
             f"{path}: the answer is not Orthanc's ({type(error).__name__}); check the address"
         ) from error

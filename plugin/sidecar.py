@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from inference.errors import ConfigurationError, RetryableError
@@ -19,7 +19,7 @@ from plugin.jobs import Queue
 from plugin.lifetime import Lifetime
 from plugin.link import Hello, Link
 from plugin.orthanc_api import OrthancApi
-from plugin.routes import Routes
+from plugin.routes import Reply, Routes
 from plugin.routing import from_archive
 from plugin.settings import Settings
 from plugin.storage import hold
@@ -125,6 +125,25 @@ def run_alone(settings: Settings) -> int:
     return run(Hello(settings, since=None, database=""), None)
 
 
+class Desk:
+    """Where requests and nudges go: to the service once it runs."""
+
+    def __init__(self) -> None:
+        self.routes: Routes | None = None
+        self.following: Following | None = None
+
+    def answer(self, method: str, path: list[str]) -> Reply:
+        """The reply to a request of the plugin."""
+        if self.routes is None:
+            return Reply(503, {"error": "Genu is starting; when this lasts, another service holds its data folder"})
+        return self.routes.answer(method, path)
+
+    def nudge(self) -> None:
+        """Something became stable."""
+        if self.following is not None:
+            self.following.nudge()
+
+
 def run(hello: Hello, link: Link | None) -> int:
     """Serve until SIGTERM, SIGINT or the end of the link; the exit status of the process.
 
@@ -132,32 +151,36 @@ def run(hello: Hello, link: Link | None) -> int:
     """
     settings = hello.settings
     lifetime = Lifetime().install()
-    with _service(hello) as (queue, following, family):
-        routes = Routes(settings, queue, lambda: _told(following, family))
-        served = link.start(routes.answer, following.nudge) if link else None
+    desk = Desk()
+    served = link.start(desk.answer, desk.nudge) if link else None
+
+    def over() -> bool:
+        return lifetime.over() or (served is not None and not served.is_alive())
+
+    with _service(hello, over) as (queue, following, family):
+        desk.following = following
+        desk.routes = Routes(settings, queue, lambda: _told(following, family))
         logs.event(
             _log,
             "orthanc.ready",
             data_dir=str(settings.data_dir.absolute()),
             destinations=[target.name for target in settings.delivery_targets],
         )
-        while not lifetime.wait(TEND_SECONDS):
-            if served is not None and not served.is_alive():
-                logs.event(_log, "orthanc.gone")
-                break
+        while not over():
             if not following.is_alive:
                 return 1
             for child in family:
                 child.tend(time.monotonic())
+            lifetime.wait(TEND_SECONDS)
     logs.event(_log, "orthanc.stopped")
     return 0
 
 
 @contextlib.contextmanager
-def _service(hello: Hello) -> Iterator[tuple[Queue, Following, list[Child]]]:
+def _service(hello: Hello, over: Callable[[], bool]) -> Iterator[tuple[Queue, Following, list[Child]]]:
     settings = hello.settings
     with contextlib.ExitStack() as stack:
-        stack.enter_context(hold(settings.data_dir, HOLD_SECONDS))
+        stack.enter_context(hold(settings.data_dir, HOLD_SECONDS, over))
         fetching.drop_leftovers(settings.data_dir)
         queue = Queue.open(settings)
         stack.callback(queue.close)

@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -172,8 +172,10 @@ def _resources(doing: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hold(data_dir: Path, patience: float = 0.0) -> Iterator[None]:
+def hold(data_dir: Path, patience: float = 0.0, over: Callable[[], bool] = bool) -> Iterator[None]:
     """Be the only service on a data folder; an earlier one may take up to `patience` seconds to end.
+
+    The wait is given up when `over` says so.
 
     Raises ConfigurationError when another holds it, or when it cannot be written.
     """
@@ -185,7 +187,7 @@ def hold(data_dir: Path, patience: float = 0.0) -> Iterator[None]:
     with lock:
         end = time.monotonic() + patience
         while not _locked(lock.fileno()):
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or over():
                 raise ConfigurationError(
                     f"data_dir {data_dir} is in use by another service: stop it, or give this one its own data_dir"
                 )
