@@ -39,8 +39,20 @@ TORCH_FREE = (
     "plugin.cli",
     "plugin.results",
     "plugin.doctor",
+    "plugin.orthanc_doctor",
     "plugin.demo",
+    "plugin.web",
+    "plugin.dicomweb",
+    "plugin.orthanc_api",
+    "plugin.changes",
+    "plugin.routes",
+    "plugin.sidecar",
+    "plugin.sidecar_link",
+    "plugin.orthanc_plugin",
 )
+
+# What is loaded into Orthanc's process: the plugin and what it brings with it. Orthanc's Python lacks Genu's packages.
+IN_ORTHANC = ("orthanc_plugin", "orthanc_start", "sidecar_link", "sidecar_lines", "boundary", "logs")
 
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PARSED = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in MODULES}
@@ -103,6 +115,27 @@ def test_only_the_orthanc_plugin_imports_orthanc(path: Path) -> None:
     if path.name == "orthanc_plugin.py":
         return
     assert not [name for _, name in imported(path, PARSED[path]) if name.split(".")[0] == "orthanc"]
+
+
+@pytest.mark.parametrize("name", IN_ORTHANC)
+def test_orthanc_is_given_the_standard_library_alone(name: str) -> None:
+    path = ROOT / "plugin" / f"{name}.py"
+    allowed = {"plugin", "orthanc", *(f"plugin.{one}" for one in IN_ORTHANC)}
+    found = {module for _, module in imported(path, PARSED[path])}
+    foreign = {module for module in found if module.split(".")[0] not in sys.stdlib_module_names}
+    assert foreign <= allowed, f"{sorted(foreign - allowed)}: none of Genu's packages may be needed inside Orthanc"
+
+
+def test_the_plugin_loads_into_a_bare_python_and_brings_nothing_with_it() -> None:
+    # -S: no site-packages, as inside Orthanc.
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import plugin.orthanc_plugin\n"
+        "print(*sorted(name for name in sys.modules if name.split('.')[0] in ('plugin', 'inference')))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"plugin", *(f"plugin.{name}" for name in IN_ORTHANC)}
 
 
 @each_module()
