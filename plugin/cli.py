@@ -76,6 +76,12 @@ def _add_listen(commands: _Commands) -> None:
         "--to-ae", metavar="AE@HOST:PORT", action="append", help="send results to this node by C-STORE; may be repeated"
     )
     parser.add_argument(
+        "--to-dicomweb",
+        metavar="URL",
+        action="append",
+        help="send results to this DICOMweb server by STOW-RS; may be repeated",
+    )
+    parser.add_argument(
         "--bundle", type=Path, metavar="DIR", action="append", help="model bundle to score with (default: the shipped)"
     )
     parser.set_defaults(run=_listen)
@@ -102,10 +108,24 @@ def _add_deliver(commands: _Commands) -> None:
 
 
 def _add_score(commands: _Commands) -> None:
-    parser = _add(commands, "score", "score files and folders without a service")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")
+    parser = _add(commands, "score", "score files, folders, or studies of a DICOMweb server without a service")
+    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="DICOM files, or folders of them")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="reports, heatmaps and results.jsonl")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (bundles and station are used)")
+    parser.add_argument(
+        "--study", metavar="UID", action="append", help="fetch this study from --dicomweb; may be repeated"
+    )
+    parser.add_argument(
+        "--dicomweb", metavar="URL", help="where to fetch it, the address before /studies (default: dicomweb.url)"
+    )
+    parser.add_argument(
+        "--to-dicomweb",
+        metavar="URL",
+        action="append",
+        help="send reports and heatmaps to this DICOMweb server, too; may be repeated",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings file (bundles, station and dicomweb are used)"
+    )
     parser.add_argument(
         "--bundle", type=Path, metavar="DIR", action="append", help="model bundle to score with (default: the shipped)"
     )

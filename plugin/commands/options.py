@@ -3,11 +3,12 @@
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inference.errors import ConfigurationError
-from plugin.settings import Settings, load, loads
+from plugin.settings import HttpEndpoint, Settings, StowDestination, load, loads
 
 _AE_ADDRESS = re.compile(r"(?P<ae_title>[^@]{1,16})@(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:@\[\]\s]+):(?P<port>[0-9]{1,5})")
 
@@ -45,13 +46,16 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         ("quiet", ("completeness", "quiet_seconds")),
         ("bundle", ("bundles",)),
         ("orthanc", ("orthanc", "url")),
+        ("dicomweb", ("dicomweb", "url")),
     ):
         if given.get(option) is not None:
             _put(overrides, path, given[option])
-    destinations = _destinations(given.get("to_folder") or (), given.get("to_ae") or ())
+    roots = given.get("to_dicomweb") or ()
+    destinations = _destinations(given.get("to_folder") or (), given.get("to_ae") or (), roots)
     if destinations:
         overrides["destinations"] = destinations
-    return load(given.get("config"), overrides)
+    settings = load(given.get("config"), overrides)
+    return _with_credentials(settings) if roots else settings
 
 
 def parse_ae_address(text: str) -> dict[str, Any]:
@@ -72,12 +76,28 @@ def _put(target: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     target[path[-1]] = value
 
 
-def _destinations(folders: tuple[Path, ...], addresses: tuple[str, ...]) -> list[dict[str, Any]]:
+def _with_credentials(settings: Settings) -> Settings:
+    """To the server of the section `dicomweb` results go by what stands there; another one is not told who we are."""
+    known = settings.dicomweb
+    if known is None:
+        return settings
+    shared = {name: getattr(known, name) for name in HttpEndpoint.model_fields}
+    destinations = tuple(
+        StowDestination(name=target.name, **shared)
+        if isinstance(target, StowDestination) and target.url == known.url
+        else target
+        for target in settings.destinations
+    )
+    return settings.model_copy(update={"destinations": destinations})
+
+
+def _destinations(folders: Sequence[Path], addresses: Sequence[str], roots: Sequence[str]) -> list[dict[str, Any]]:
     """Destinations from the command line; they take the place of those in the settings file."""
     found: list[dict[str, Any]] = [{"kind": "folder", "name": "folder", "path": folder} for folder in folders]
     found += [{"kind": "cstore", "name": "pacs", **parse_ae_address(text)} for text in addresses]
+    found += [{"kind": "stow", "name": "dicomweb", "url": url} for url in roots]
     # Names are unique, and stay the same from start to start: the queue remembers what is still owed to each.
-    for name in ("folder", "pacs"):
+    for name in ("folder", "pacs", "dicomweb"):
         same = [destination for destination in found if destination["name"] == name]
         for number, destination in enumerate(same[1:], start=2):
             destination["name"] = f"{name}-{number}"

@@ -1,4 +1,4 @@
-"""`genu score`: files and folders in, reports, heatmaps and results.jsonl out."""
+"""`genu score`: files, folders, or studies of a DICOMweb server in; reports, heatmaps and results.jsonl out."""
 
 import argparse
 import os
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -18,9 +19,11 @@ from inference.errors import ConfigurationError, DataError, ResourceError
 from inference.findings import StudyStatus
 from inference.manifest import SHIPPED, Manifest
 from inference.reading import Grouping, StudyInput, group_studies
+from plugin.commands.archive import Returner, fetched
 from plugin.commands.options import settings_of
 from plugin.results import encode
 from plugin.scoring import Request, Scored, default_jobs, score_studies
+from plugin.settings import Settings, StowDestination
 
 RESULTS = "results.jsonl"
 PART = "results.jsonl.part"
@@ -28,7 +31,7 @@ REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
 def score(arguments: argparse.Namespace) -> int:
-    """Score everything under the paths; exit status 1 when a study failed."""
+    """Score everything under the paths, or the studies named; exit status 1 when one failed or was not put back."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     settings = settings_of(arguments)
     for folder in settings.bundles or (SHIPPED,):
@@ -37,22 +40,30 @@ def score(arguments: argparse.Namespace) -> int:
         Manifest.read(folder).verify_files()  # says at once what a child would find out after seconds
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigurationError(f"--jobs {arguments.jobs}: give 1 or more")
+    if bool(arguments.paths) == bool(arguments.study):
+        raise ConfigurationError("what to score? Give DICOM files or folders, or --study UID with --dicomweb URL")
     request = Request(settings, _made(arguments.out), datetime.now().astimezone(), arguments.accept_secondary_capture)
-    with _progress(console) as progress:
-        studies = _read(arguments.paths, console, progress)
-        task = progress.add_task("scoring", total=len(studies))
+    targets = settings.destinations if arguments.to_dicomweb else ()
+    returner = Returner(
+        [target for target in targets if isinstance(target, StowDestination)], settings.listener.ae_title
+    )
+    with _progress(console) as progress, _inputs(arguments, settings, console, progress) as (studies, failed):
+        task = progress.add_task("scoring", total=len(studies) + len(failed))
         counts = dict.fromkeys(StudyStatus, 0)
         with _results(request.out) as lines:
             jobs = arguments.jobs or default_jobs(len(studies))
-            for scored in score_studies(request, studies, jobs):
+            for scored in chain(failed, score_studies(request, studies, jobs)):
                 lines.write(encode(scored.line))
                 lines.flush()
                 counts[StudyStatus(scored.line["status"])] += 1
                 progress.advance(task)
                 _tell(scored, request.out, console, verbose=arguments.verbose)
+                for trouble in returner.put([request.out / name for name in scored.line["files"]]):
+                    console.print(f"{scored.line['study']}: {trouble}", style="red", markup=False)
     told = ", ".join(f"{count} {status.value.replace('_', ' ')}" for status, count in counts.items() if count)
-    console.print(f"{told}; see {request.out / RESULTS}", markup=False)
-    return 1 if counts[StudyStatus.FAILED] else 0
+    put_back = f"; {returner.stored} objects stored, {returner.lost} not" if arguments.to_dicomweb else ""
+    console.print(f"{told}{put_back}; see {request.out / RESULTS}", markup=False)
+    return 1 if counts[StudyStatus.FAILED] or returner.lost else 0
 
 
 def _made(folder: Path) -> Path:
@@ -92,6 +103,18 @@ def _progress(console: Console) -> Iterator[Progress]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         yield progress
+
+
+@contextmanager
+def _inputs(
+    arguments: argparse.Namespace, settings: Settings, console: Console, progress: Progress
+) -> Iterator[tuple[list[StudyInput], list[Scored]]]:
+    """What to score, and the outcomes of what could not even be fetched."""
+    if arguments.paths:
+        yield _read(arguments.paths, console, progress), []
+        return
+    with fetched(settings, arguments.study, progress) as found:
+        yield found
 
 
 def _read(paths: Sequence[Path], console: Console, progress: Progress) -> list[StudyInput]:
