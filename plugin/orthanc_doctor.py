@@ -204,13 +204,18 @@ def check_genu(server: WebServer) -> Iterator[Check]:
 
 
 def check_genu_version(status: Body) -> Check:
-    """The same version there and here."""
+    """The same version there and here, with a bundle that was trained."""
+    about = "orthanc genu"
     there, here = _shown(status.get("version")), version("genu")
-    bundles = [_bundle(bundle) for bundle in _list(status.get("bundles"))]
-    seen = f"version {there}, bundle {', '.join(bundles) or 'unknown'}"
+    bundles = _list(status.get("bundles"))
+    names = [f"{_shown(bundle.get('name'))} {_shown(bundle.get('version'))}" for bundle in bundles]
+    seen = f"version {there}, bundle {', '.join(names) or 'unknown'}"
     if there != here:
-        return Check("orthanc genu", Verdict.WARNING, f"{seen}; this is {here}", "upgrade the older, restart Orthanc")
-    return Check("orthanc genu", Verdict.FINE, seen)
+        return Check(about, Verdict.WARNING, f"{seen}; this is {here}", "upgrade the older, restart Orthanc")
+    if any(bundle.get("synthetic") for bundle in bundles):
+        remedy = 'its grades mean nothing: set `bundles` in the section "Genu"'
+        return Check(about, Verdict.WARNING, f"{seen}, a synthetic stand-in", remedy)
+    return Check(about, Verdict.FINE, seen)
 
 
 def check_service(status: Body) -> Check:
@@ -237,8 +242,8 @@ def check_following(status: Body) -> Check:
         remedy = "see whether Orthanc's own REST API is slow or refuses Genu; it is asked again by itself"
         return Check(about, Verdict.FAILED, _shown(following["error"]), remedy)
     seen = f"in the queue up to change {_shown(following.get('cursor'))} of {_shown(following.get('last_change'))}"
-    waiting = following.get("waiting_instances")
-    return Check(about, Verdict.FINE, f"{seen}; {_shown(waiting)} images wait for their study to be stable")
+    waiting = _shown(following.get("waiting_instances"))
+    return Check(about, Verdict.FINE, f"{seen}; images whose study is not stable yet: {waiting}")
 
 
 def check_dead(status: Body) -> Check:
@@ -258,11 +263,6 @@ def check_stable_age(status: Body) -> Check:
     age = following.get("stable_age") if isinstance(following, dict) else None
     seen = f"{age} s" if isinstance(age, int) else "not told (60 s when Orthanc's configuration says nothing)"
     return Check("orthanc StableAge", Verdict.FINE, f"{seen}: so long after its last image a study is scored")
-
-
-def _bundle(bundle: Body) -> str:
-    made_up = " (a synthetic stand-in: its grades mean nothing)" if bundle.get("synthetic") else ""
-    return f"{_shown(bundle.get('name'))} {_shown(bundle.get('version'))}{made_up}"
 
 
 def _listed(server: WebServer, path: str) -> Body:

@@ -14,7 +14,7 @@ from plugin.cli import main
 from plugin.demo import free_port
 from plugin.doctor import Check, Verdict
 from plugin.settings import HttpEndpoint
-from tests.plugin.orthanc_rig import PASSWORD, USER, each_orthanc, orthanc
+from tests.plugin.orthanc_rig import PASSWORD, ROOT, USER, each_orthanc, orthanc
 from tests.plugin.scripted import Answer, Request, scripted
 from tests.plugin.standin import genu, standin_bundle
 
@@ -79,6 +79,34 @@ def test_an_orthanc_with_plugins_but_without_genu(kind: str, tmp_path: Path) -> 
     assert found["orthanc dicom-web"].verdict is FINE
     assert found["orthanc python"].verdict is FINE and {"4.0", "5.0"} & set(found["orthanc python"].seen.split())
     assert found["orthanc genu"].verdict is WARNING
+
+
+@each_orthanc
+def test_an_orthanc_with_genu(kind: str, tmp_path: Path) -> None:
+    script = str(ROOT / "plugin" / "orthanc_plugin.py")
+    section = {"data_dir": str(tmp_path / "data"), "bundles": [str(standin_bundle())]}
+    plugins = ("libOrthancPython.so", "libOrthancDicomWeb.so")
+    configuration = {"PythonScript": script, "Genu": section}
+    with orthanc(tmp_path / "o", configuration, plugins=plugins, program=kind) as server:
+        server.until(lambda: server.session.get(f"{server.url}/genu/status", timeout=30).ok)
+        server.until(lambda: server.get("/genu/status")["orthanc"]["error"] is None)
+        found = examined(server.url)
+    assert {check.verdict for about, check in found.items() if about != "orthanc genu"} == {FINE}, found
+    assert found["orthanc genu"].verdict is WARNING and "a synthetic stand-in" in found["orthanc genu"].seen
+    assert f"version {version('genu')}" in found["orthanc genu"].seen
+    assert "worker-1, deliverer" in found["orthanc service"].seen
+    assert found["orthanc changes"].seen.startswith("in the queue up to change")
+
+
+def test_a_genu_that_cannot_start_says_why(tmp_path: Path) -> None:
+    configuration = {
+        "PythonScript": str(ROOT / "plugin" / "orthanc_plugin.py"),
+        "Genu": {"data_dir": str(tmp_path / "data"), "workers": {"count": -1}},
+    }
+    with orthanc(tmp_path / "o", configuration, plugins=("libOrthancPython.so",)) as server:
+        server.until(lambda: "workers.count" in examined(server.url)["orthanc genu"].seen)
+        found = examined(server.url)["orthanc genu"]
+    assert found.verdict is FAILED and "status 503" in found.seen
 
 
 def test_a_wrong_password_and_none_at_all_are_told_apart(tmp_path: Path) -> None:
@@ -168,7 +196,7 @@ def test_what_genu_says_of_itself_is_shown() -> None:
     assert {check.verdict for check in found.values()} == {FINE}
     assert "genu-kl 0.1.0" in found["orthanc genu"].seen
     assert "worker-1, deliverer" in found["orthanc service"].seen
-    assert "change 41 of 42" in found["orthanc changes"].seen and "1 images wait" in found["orthanc changes"].seen
+    assert "change 41 of 42" in found["orthanc changes"].seen and "not stable yet: 1" in found["orthanc changes"].seen
     assert found["orthanc StableAge"].seen.startswith("30 s")
 
 
