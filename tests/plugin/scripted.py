@@ -1,11 +1,12 @@
 """A small HTTP server whose answers a test writes itself: what real servers never say when one wants them to."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 
 @dataclass
@@ -17,6 +18,14 @@ class Request:
     headers: dict[str, str]
     body: bytes
 
+    @property
+    def place(self) -> str:
+        return urlsplit(self.path).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.path).query))
+
 
 @dataclass
 class Scripted:
@@ -26,24 +35,36 @@ class Scripted:
     requests: list[Request] = field(default_factory=list)
 
 
-Answer = tuple[int, dict[str, str], bytes]
+# Status, headers, and the body whole or in pieces as they are sent; without an answer the connection is broken off.
+Answer = tuple[int, dict[str, str], bytes | Sequence[bytes]]
 
 
 @contextmanager
-def scripted(answer: Callable[[Request], Answer]) -> Iterator[Scripted]:
-    """A server on loopback that answers every request by `answer`; a body shorter than its length breaks off."""
+def scripted(answer: Callable[[Request], Answer | None]) -> Iterator[Scripted]:
+    """A server on loopback that answers every request by `answer`.
+
+    A body shorter than its Content-Length breaks off; with an empty one its length is not told.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             request = Request(self.command, self.path, dict(self.headers), self.rfile.read(length))
             server.requests.append(request)
-            status, headers, body = answer(request)
+            found = answer(request)
+            if found is None:
+                return
+            status, headers, body = found
+            pieces = [body] if isinstance(body, bytes) else body
             self.send_response(status)
-            for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                self.send_header(name, value)
+            for name, value in ({"Content-Length": str(sum(map(len, pieces)))} | headers).items():
+                if value:
+                    self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):  # the client had enough
+                for piece in pieces:
+                    self.wfile.write(piece)
+                    self.wfile.flush()
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any
 

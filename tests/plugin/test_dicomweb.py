@@ -16,7 +16,8 @@ from plugin.settings import DicomWeb
 from plugin.web import WebError
 from tests import phantoms
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
-from tests.plugin.scripted_http import Asked, Reply, in_turn, scripted
+from tests.plugin.replies import dicom_json, in_turn, reply
+from tests.plugin.scripted import Answer, Request, scripted
 
 STUDY, SERIES = "1.2.3", "1.2.3.4"
 DICOM = b"\0" * 128 + b"DICM" + b"content\r\n--" * 50
@@ -35,9 +36,10 @@ def reading(url: str, most: int = 1024 * 1024, **more: Any) -> Iterator[DicomWeb
 # ---- a real Orthanc
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
-    with orthanc(tmp_path_factory.mktemp("orthanc"), plugins=("libOrthancDicomWeb.so",)) as running:
+@pytest.fixture(scope="module", params=["installed", "trixie"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
+    folder = tmp_path_factory.mktemp("orthanc")
+    with orthanc(folder, plugins=("libOrthancDicomWeb.so",), program=request.param) as running:
         yield running
 
 
@@ -107,14 +109,14 @@ def numbers(listed: tuple[Listed, ...]) -> list[int]:
     return sorted(int(item.sop_uid.rpartition(".")[2]) for item in listed)
 
 
-def pages(total: int, cap: int, *, mind_offset: bool = True, mind_limit: bool = True) -> Callable[[Asked], Reply]:
+def pages(total: int, cap: int, *, mind_offset: bool = True, mind_limit: bool = True) -> Callable[[Request], Answer]:
     """A server with `total` instances that gives at most `cap` at once."""
 
-    def answer(asked: Asked) -> Reply:
+    def answer(asked: Request) -> Answer:
         start = int(asked.query.get("offset", 0)) if mind_offset else 0
         most = min(cap, int(asked.query.get("limit", cap))) if mind_limit else cap
         found = [entry(number) for number in range(total)][start : start + most]
-        return Reply.json(found) if found else Reply(204)
+        return dicom_json(found) if found else reply(204)
 
     return answer
 
@@ -135,54 +137,54 @@ def test_a_list_is_whole_however_the_server_pages(
     monkeypatch.setattr("plugin.dicomweb.INSTANCES_AT_ONCE", 10)
     with scripted(pages(total, **server)) as peer, reading(peer.url) as reader:
         assert numbers(reader.instances(STUDY)) == list(range(total))
-    assert {asked.path for asked in peer.asked} == {f"/root/studies/{STUDY}/instances"}
-    assert {asked.headers["accept"] for asked in peer.asked} == {"application/dicom+json"}
+    assert {asked.place for asked in peer.requests} == {f"/studies/{STUDY}/instances"}
+    assert {asked.headers["Accept"] for asked in peer.requests} == {"application/dicom+json"}
 
 
 @pytest.mark.parametrize("status", [204, 404, 410])
 def test_no_such_study(status: int) -> None:
-    with scripted(in_turn(Reply(status))) as peer, reading(peer.url) as reader:
+    with scripted(in_turn(reply(status))) as peer, reading(peer.url) as reader:
         assert reader.instances(STUDY) == ()
 
 
 def test_a_list_without_an_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plugin.dicomweb.MAX_INSTANCES", 100)
 
-    def endless(asked: Asked) -> Reply:
+    def endless(asked: Request) -> Answer:
         start = int(asked.query["offset"])
-        return Reply.json([entry(number) for number in range(start, start + 30)])
+        return dicom_json([entry(number) for number in range(start, start + 30)])
 
     with scripted(endless) as peer, reading(peer.url) as reader, pytest.raises(WebError, match="more than 100"):
         reader.instances(STUDY)
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("answer", "said"),
     [
-        (Reply.json({"00080018": {}}), "not the DICOM JSON"),
-        (Reply.json(["1.2.3"]), "not the DICOM JSON"),
-        (Reply.json([{}]), "not the DICOM JSON"),
-        (Reply.json([entry(1) | {"00080018": {"vr": "UI", "Value": ["../../system"]}}]), "not the DICOM JSON"),
-        (Reply.json([entry(1) | {"0020000E": {"vr": "UI", "Value": ["1.2?x=y"]}}]), "not the DICOM JSON"),
-        (Reply.json([entry(1) | {"00080018": {"vr": "UI", "Value": [{"x": 1}]}}]), "not the DICOM JSON"),
-        (Reply.json([entry(1, study="1.2.9")]), "about other studies"),
-        (Reply(200, "text/html", [b"<html>"]), "not JSON"),
-        (Reply(200, "application/json", [b"[" * 100_000]), "not JSON"),
-        (Reply(302, headers={"Location": "http://127.0.0.1:1"}), "302, a redirect, which is not followed"),
-        (Reply(503), "503"),
-        (Reply(200, "application/dicom+json", [b"["], length=100), "broke off|broken"),
+        (dicom_json({"00080018": {}}), "not the DICOM JSON"),
+        (dicom_json(["1.2.3"]), "not the DICOM JSON"),
+        (dicom_json([{}]), "not the DICOM JSON"),
+        (dicom_json([entry(1) | {"00080018": {"vr": "UI", "Value": ["../../system"]}}]), "not the DICOM JSON"),
+        (dicom_json([entry(1) | {"0020000E": {"vr": "UI", "Value": ["1.2?x=y"]}}]), "not the DICOM JSON"),
+        (dicom_json([entry(1) | {"00080018": {"vr": "UI", "Value": [{"x": 1}]}}]), "not the DICOM JSON"),
+        (dicom_json([entry(1, study="1.2.9")]), "about other studies"),
+        (reply(200, "text/html", [b"<html>"]), "not JSON"),
+        (reply(200, "application/json", [b"[" * 100_000]), "not JSON"),
+        (reply(302, Location="http://127.0.0.1:1"), "302, a redirect, which is not followed"),
+        (reply(503), "503"),
+        (reply(200, "application/dicom+json", [b"["], Content_Length=str(100)), "broke off|broken"),
     ],
 )
-def test_an_answer_that_is_no_list_is_an_error(reply: Reply, said: str) -> None:
-    with scripted(in_turn(reply)) as peer, reading(peer.url) as reader, pytest.raises(WebError, match=said):
+def test_an_answer_that_is_no_list_is_an_error(answer: Answer, said: str) -> None:
+    with scripted(in_turn(answer)) as peer, reading(peer.url) as reader, pytest.raises(WebError, match=said):
         reader.instances(STUDY)
 
 
 @pytest.mark.parametrize("uid", ["", "../1", "1.2/instances", "1.2?limit=1", "1.2#", "1.2 ", "a", "1" * 65, "1..2"])
 def test_what_is_no_uid_never_enters_an_address(uid: str) -> None:
-    with scripted(in_turn(Reply(200))) as peer, reading(peer.url) as reader, pytest.raises(DataError, match="no Study"):
+    with scripted(in_turn(reply(200))) as peer, reading(peer.url) as reader, pytest.raises(DataError, match="no Study"):
         reader.instances(uid)
-    assert not peer.asked
+    assert not peer.requests
 
 
 def test_everything_but_series_without_radiographs_is_wanted() -> None:
@@ -202,12 +204,12 @@ def part(content: bytes = DICOM, head: bytes = b"Content-Type: application/dicom
     return b"--b o\r\n" + head + content + b"\r\n--b o--\r\n"
 
 
-def fetch(answers: Reply | None, target: Path, most: int = 1024 * 1024) -> bool:
-    with scripted(in_turn(answers)) as peer, reading(peer.url, most) as reader:
+def fetch(answer: Answer | None, target: Path, most: int = 1024 * 1024) -> bool:
+    with scripted(in_turn(answer)) as peer, reading(peer.url, most) as reader:
         found = reader.fetch(STUDY, Listed("1.2.3.4.5", SERIES, "DX"), target)
-    (asked,) = peer.asked
-    assert asked.path == f"/root/studies/{STUDY}/series/{SERIES}/instances/1.2.3.4.5"
-    assert "application/dicom" in asked.headers["accept"]
+    (asked,) = peer.requests
+    assert asked.path == f"/studies/{STUDY}/series/{SERIES}/instances/1.2.3.4.5"
+    assert "application/dicom" in asked.headers["Accept"]
     return found
 
 
@@ -216,71 +218,71 @@ def pieces(data: bytes, size: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "answer",
     [
-        Reply(200, MULTIPART, [part()]),
-        Reply(200, MULTIPART, pieces(part(), 1)),
-        Reply(200, MULTIPART, pieces(part(), 97)),
-        Reply(206, MULTIPART, [part()]),
-        Reply(200, MULTIPART, [part()], length=None),
-        Reply(200, 'multipart/related; boundary="b o"; start=x', [b"preamble\r\n" + part(head=b"\r\n")]),
-        Reply(200, "application/dicom", [DICOM]),
-        Reply(200, MULTIPART, [gzip.compress(part())], headers={"Content-Encoding": "gzip"}),
+        reply(200, MULTIPART, [part()]),
+        reply(200, MULTIPART, pieces(part(), 1)),
+        reply(200, MULTIPART, pieces(part(), 97)),
+        reply(206, MULTIPART, [part()]),
+        reply(200, MULTIPART, [part()], Content_Length=""),
+        reply(200, 'multipart/related; boundary="b o"; start=x', [b"preamble\r\n" + part(head=b"\r\n")]),
+        reply(200, "application/dicom", [DICOM]),
+        reply(200, MULTIPART, [gzip.compress(part())], Content_Encoding="gzip"),
     ],
 )
-def test_one_instance_in_every_form(reply: Reply, tmp_path: Path) -> None:
-    assert fetch(reply, tmp_path / "one.dcm")
+def test_one_instance_in_every_form(answer: Answer, tmp_path: Path) -> None:
+    assert fetch(answer, tmp_path / "one.dcm")
     assert (tmp_path / "one.dcm").read_bytes() == DICOM
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("answer", "said"),
     [
-        (Reply(200, MULTIPART, [part()[:-30]]), "ends before"),
-        (Reply(200, MULTIPART, [part()[:-30]], length=None), "ends before"),
-        (Reply(200, MULTIPART, [part()[:-30]], length=len(part())), "broke off|broken"),
-        (Reply(200, "application/dicom", [DICOM], length=len(DICOM) + 1), "broke off|broken"),
-        (Reply(200, MULTIPART, [gzip.compress(part())[:-20]], headers={"Content-Encoding": "gzip"}), "ends before"),
-        (Reply(200, MULTIPART, [b"no gzip"], headers={"Content-Encoding": "gzip"}), "ContentDecodingError"),
-        (Reply(200, "text/html", [b"<html>log in</html>"]), "text/html"),
-        (Reply(200, "multipart/related; type=x", [part()]), "no usable boundary"),
-        (Reply(200, MULTIPART, [part(head=b"Content-Type: text/plain\r\n\r\n")]), "text/plain"),
-        (Reply(200, "", [DICOM]), "its type is ''"),
-        (Reply(204), "its type is ''"),
-        (Reply(302, headers={"Location": "http://127.0.0.1:1"}), "302, a redirect"),
-        (Reply(406), "406"),
-        (Reply(503), "503"),
+        (reply(200, MULTIPART, [part()[:-30]]), "ends before"),
+        (reply(200, MULTIPART, [part()[:-30]], Content_Length=""), "ends before"),
+        (reply(200, MULTIPART, [part()[:-30]], Content_Length=str(len(part()))), "broke off|broken"),
+        (reply(200, "application/dicom", [DICOM], Content_Length=str(len(DICOM) + 1)), "broke off|broken"),
+        (reply(200, MULTIPART, [gzip.compress(part())[:-20]], Content_Encoding="gzip"), "ends before"),
+        (reply(200, MULTIPART, [b"no gzip"], Content_Encoding="gzip"), "ContentDecodingError"),
+        (reply(200, "text/html", [b"<html>log in</html>"]), "text/html"),
+        (reply(200, "multipart/related; type=x", [part()]), "no usable boundary"),
+        (reply(200, MULTIPART, [part(head=b"Content-Type: text/plain\r\n\r\n")]), "text/plain"),
+        (reply(200, "", [DICOM]), "its type is ''"),
+        (reply(204), "its type is ''"),
+        (reply(302, Location="http://127.0.0.1:1"), "302, a redirect"),
+        (reply(406), "406"),
+        (reply(503), "503"),
         (None, "broke off"),
     ],
 )
-def test_an_answer_that_is_no_instance_is_an_error(reply: Reply | None, said: str, tmp_path: Path) -> None:
+def test_an_answer_that_is_no_instance_is_an_error(answer: Answer | None, said: str, tmp_path: Path) -> None:
     with pytest.raises(WebError, match=said):
-        fetch(reply, tmp_path / "one.dcm")
+        fetch(answer, tmp_path / "one.dcm")
 
 
 @pytest.mark.parametrize("content_type", [MULTIPART, "application/dicom"])
 def test_an_instance_beyond_the_bound_is_not_taken(content_type: str, tmp_path: Path) -> None:
     content = b"x" * 1000
     body = part(content) if content_type == MULTIPART else content
-    assert fetch(Reply(200, content_type, [body]), tmp_path / "one.dcm", most=1000)
+    assert fetch(reply(200, content_type, [body]), tmp_path / "one.dcm", most=1000)
     with pytest.raises(WebError, match="more than 999 bytes"):
-        fetch(Reply(200, content_type, [body]), tmp_path / "two.dcm", most=999)
+        fetch(reply(200, content_type, [body]), tmp_path / "two.dcm", most=999)
 
 
 def test_what_never_ends_is_ended_early(tmp_path: Path) -> None:
     """256 MiB in a quarter of a packed megabyte: neither memory nor disk takes it."""
     packed = gzip.compress(part(b"\0" * 256 * 1024**2), compresslevel=9)
-    reply = Reply(200, MULTIPART, [packed], headers={"Content-Encoding": "gzip"})
+    answer = reply(200, MULTIPART, [packed], Content_Encoding="gzip")
     with pytest.raises(WebError, match="more than"):
-        fetch(reply, tmp_path / "one.dcm", most=1024**2)
+        fetch(answer, tmp_path / "one.dcm", most=1024**2)
     assert (tmp_path / "one.dcm").stat().st_size <= 1024**2
 
 
 def test_an_instance_that_is_gone_is_left_out(tmp_path: Path) -> None:
-    def answers(asked: Asked) -> Reply:
-        if asked.path.endswith("/instances"):
-            return Reply.json([entry(1), entry(2)] if asked.query["offset"] == "0" else [])
-        return Reply(404) if asked.path.endswith(".1") else Reply(200, MULTIPART, [part()])
+    def answers(asked: Request) -> Answer:
+        if asked.place.endswith("/instances"):
+            return dicom_json([entry(1), entry(2)] if asked.query["offset"] == "0" else [])
+        return reply(404) if asked.path.endswith(".1") else reply(200, MULTIPART, [part()])
 
     seen: list[int] = []
     with scripted(answers) as peer, reading(peer.url) as reader:
@@ -290,8 +292,8 @@ def test_an_instance_that_is_gone_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_study_of_which_nothing_is_left_is_no_study(tmp_path: Path) -> None:
-    def answers(asked: Asked) -> Reply:
-        return Reply.json([entry(1)]) if asked.path.endswith("/instances") else Reply(404)
+    def answers(asked: Request) -> Answer:
+        return dicom_json([entry(1)]) if asked.place.endswith("/instances") else reply(404)
 
     with (
         scripted(answers) as peer,
@@ -307,5 +309,5 @@ def test_our_own_disk_is_told_apart(tmp_path: Path) -> None:
 
 
 def fetch_into_nowhere(folder: Path) -> None:
-    with scripted(in_turn(Reply(200, MULTIPART, [part()]))) as peer, reading(peer.url) as reader:
+    with scripted(in_turn(reply(200, MULTIPART, [part()]))) as peer, reading(peer.url) as reader:
         reader.fetch(STUDY, Listed("1.2.3.4.5", SERIES, "DX"), folder / "missing" / "one.dcm")

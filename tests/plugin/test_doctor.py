@@ -13,8 +13,11 @@ from plugin import doctor
 from plugin.cli import main
 from plugin.doctor import Verdict
 from plugin.settings import Settings, load
+from tests.plugin.orthanc_rig import PASSWORD, USER, orthanc
 from tests.plugin.peers import archive
 from tests.plugin.receiving import listening
+from tests.plugin.replies import in_turn, reply
+from tests.plugin.scripted import Answer, scripted
 from tests.plugin.standin import genu, standin_bundle
 
 
@@ -116,6 +119,46 @@ def test_destinations_are_asked(tmp_path: Path) -> None:
     gone = doctor.check_destination(found.destinations[0], found)
     assert gone.verdict is Verdict.FAILED
     assert "PACS@127.0.0.1" in gone.seen and "AE titles" in gone.remedy
+
+
+def test_web_destinations_and_the_server_to_read_from_are_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "check_bundles", lambda _settings: [])  # takes seconds, and is tested above
+    who = {"username": USER, "password": PASSWORD}
+    with orthanc(tmp_path / "orthanc", plugins=("libOrthancDicomWeb.so",)) as server:
+        root = f"{server.url}/dicom-web"
+        targets = [{"kind": "orthanc", "url": server.url}, {"kind": "stow", "url": root}]
+        found = settings(tmp_path, destinations=[target | who for target in targets], dicomweb={"url": root} | who)
+        checks = [check for check in doctor.examine(found) if check.about.startswith(("destination", "dicomweb"))]
+        assert [check.about for check in checks] == ["destination orthanc", "destination dicomweb", "dicomweb"]
+        assert {check.verdict for check in checks} == {Verdict.FINE}
+        assert "is Orthanc 1." in checks[0].seen
+        strangers = settings(tmp_path, destinations=targets)
+        for target in strangers.destinations:
+            refused = doctor.check_destination(target, strangers)
+            assert refused.verdict is Verdict.FAILED and "401" in refused.seen and refused.remedy
+    for target in found.destinations:
+        gone = doctor.check_destination(target, found)
+        assert gone.verdict is Verdict.FAILED and "cannot be reached" in gone.seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "verdict"),
+    [
+        ("stow", reply(405), Verdict.WARNING),  # takes objects, has no search
+        ("stow", reply(501), Verdict.WARNING),
+        ("stow", reply(404), Verdict.FAILED),
+        ("stow", reply(200, "text/html", b"<html>"), Verdict.FAILED),
+        ("stow", reply(204), Verdict.FINE),  # an empty archive
+        ("orthanc", reply(200, "application/json", b"[]"), Verdict.FAILED),
+        ("orthanc", reply(200, "text/html", b"<html>"), Verdict.FAILED),
+    ],
+)
+def test_what_else_may_answer_there(kind: str, answer: Answer, verdict: Verdict, tmp_path: Path) -> None:
+    with scripted(in_turn(answer)) as peer:
+        found = settings(tmp_path, destinations=[{"kind": kind, "url": peer.url}])
+        assert doctor.check_destination(found.destinations[0], found).verdict is verdict
 
 
 def test_a_destination_folder_that_is_not_mounted_is_found(tmp_path: Path) -> None:

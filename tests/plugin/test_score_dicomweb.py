@@ -14,7 +14,8 @@ from plugin.settings import Settings, StowDestination
 from tests import phantoms
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
 from tests.plugin.peers import free_port
-from tests.plugin.scripted_http import Reply, in_turn, scripted
+from tests.plugin.replies import in_turn, reply
+from tests.plugin.scripted import scripted
 from tests.plugin.standin import genu, standin_bundle
 
 SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -90,14 +91,14 @@ def test_what_is_not_taken_back_is_told_and_fails_and_the_rest_goes_on(
     monkeypatch.setenv("GENU_DICOMWEB__URL", "https://pacs.example/web")
     film = phantoms.write(phantoms.dx_knee("L"), tmp_path / "film.dcm")
 
-    with scripted(in_turn(Reply(409), Reply(200))) as peer:
+    with scripted(in_turn(reply(409), reply(200))) as peer:
         nobody = f"http://127.0.0.1:{free_port()}/web"
         done = score(tmp_path / "out", film, "--to-dicomweb", nobody, "--to-dicomweb", peer.url)
     assert done.returncode == 1
     assert f"2 objects not stored at {nobody}" in done.stderr
     assert f"not stored at {peer.url}: STOW-RS status 409" in done.stderr
     assert "1 scored; 1 objects stored, 3 not" in done.stderr
-    assert all("authorization" not in asked.headers for asked in peer.asked), "this server was not told who we are"
+    assert all("Authorization" not in asked.headers for asked in peer.requests), "this server was not told who we are"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_listen_sends_to_a_dicomweb_server(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_server_that_answers_nonsense_fails_the_study(tmp_path: Path) -> None:
-    with scripted(in_turn(Reply(200, "text/html", [b"<html>log in</html>"]))) as peer:
+    with scripted(in_turn(reply(200, "text/html", [b"<html>log in</html>"]))) as peer:
         done = score(tmp_path / "out", "--dicomweb", peer.url, "--study", MISSING)
     assert done.returncode == 1
     assert "the answer is not JSON" in done.stderr

@@ -17,7 +17,8 @@ from plugin.verdicts import Outcome, Outgoing, UnreachableError, Verdict
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
 from tests.plugin.peers import free_port
 from tests.plugin.queue_helpers import Clock, settings_for
-from tests.plugin.scripted_http import Asked, Reply, in_turn, scripted
+from tests.plugin.replies import dicom_json, in_turn, reply
+from tests.plugin.scripted import Answer, Request, scripted
 from tests.plugin.test_deliverer import score
 from tests.plugin.test_destinations import item
 
@@ -25,10 +26,10 @@ STORED = Verdict(Outcome.STORED)
 DESTINATIONS = ["orthanc", "stow"]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
-    folder = tmp_path_factory.mktemp("orthanc")
-    with orthanc(folder, {"OverwriteInstances": False}, plugins=("libOrthancDicomWeb.so",)) as running:
+@pytest.fixture(scope="module", params=["installed", "trixie"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrthancServer]:
+    folder, plugins = tmp_path_factory.mktemp("orthanc"), ("libOrthancDicomWeb.so",)
+    with orthanc(folder, {"OverwriteInstances": False}, plugins=plugins, program=request.param) as running:
         yield running
 
 
@@ -116,23 +117,23 @@ def test_tls_that_we_do_not_trust_is_down(server: OrthancServer, kind: str, tmp_
 @pytest.mark.parametrize("kind", DESTINATIONS)
 @pytest.mark.parametrize("status", [301, 302, 401, 403, 404, 405, 429, 501, 502, 503, 504])
 def test_statuses_that_concern_the_whole_destination(kind: str, status: int, tmp_path: Path) -> None:
-    reply = Reply(status, headers={"Location": "http://127.0.0.1:1/"} if status < 400 else {})
-    with scripted(in_turn(reply)) as peer, pytest.raises(UnreachableError, match=str(status)):
+    answer = reply(status, Location="http://127.0.0.1:1/" if status < 400 else "")
+    with scripted(in_turn(answer)) as peer, pytest.raises(UnreachableError, match=str(status)):
         send(destination(kind, peer.url), item(tmp_path, 1))
-    assert len(peer.asked) == 1, "a redirect is not followed"
+    assert len(peer.requests) == 1, "a redirect is not followed"
 
 
 @pytest.mark.parametrize("kind", DESTINATIONS)
-@pytest.mark.parametrize("reply", [Reply(500), Reply(408), None, Reply(200, length=100)])
-def test_a_fault_at_one_object_puts_off_that_object_alone(kind: str, reply: Reply | None, tmp_path: Path) -> None:
-    with scripted(in_turn(reply)) as peer, pytest.raises(DeliveryError) as raised:
+@pytest.mark.parametrize("answer", [reply(500), reply(408), None, reply(200, Content_Length=str(100))])
+def test_a_fault_at_one_object_puts_off_that_object_alone(kind: str, answer: Answer | None, tmp_path: Path) -> None:
+    with scripted(in_turn(answer)) as peer, pytest.raises(DeliveryError) as raised:
         send(destination(kind, peer.url), item(tmp_path, 1))
     assert not isinstance(raised.value, UnreachableError)
 
 
 @pytest.mark.parametrize("kind", DESTINATIONS)
 def test_out_of_storage_is_waited_out(kind: str, tmp_path: Path) -> None:
-    with scripted(in_turn(Reply(507))) as peer:
+    with scripted(in_turn(reply(507))) as peer:
         (verdict,) = send(destination(kind, peer.url), item(tmp_path, 1))
     assert verdict.outcome is Outcome.DEFERRED
     assert "507" in verdict.text
@@ -141,7 +142,7 @@ def test_out_of_storage_is_waited_out(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", DESTINATIONS)
 @pytest.mark.parametrize("status", [400, 409, 413, 415, 422])
 def test_statuses_that_concern_the_object(kind: str, status: int, tmp_path: Path) -> None:
-    with scripted(in_turn(Reply(status))) as peer:
+    with scripted(in_turn(reply(status))) as peer:
         (verdict,) = send(destination(kind, peer.url), item(tmp_path, 1))
     assert verdict.outcome is Outcome.REFUSED
     assert str(status) in verdict.text
@@ -160,10 +161,10 @@ def test_statuses_that_concern_the_object(kind: str, status: int, tmp_path: Path
     ],
 )
 def test_orthancs_own_word_decides(content: bytes, outcome: Outcome, tmp_path: Path) -> None:
-    with scripted(in_turn(Reply(200, "application/json", [content]))) as peer:
+    with scripted(in_turn(reply(200, "application/json", [content]))) as peer:
         (verdict,) = send(destination("orthanc", peer.url), item(tmp_path, 1))
     assert verdict.outcome is outcome
-    assert (peer.asked[0].path, peer.asked[0].headers["expect"]) == ("/root/instances", "")
+    assert (peer.requests[0].path, peer.requests[0].headers["Expect"]) == ("/instances", "")
 
 
 # ---- STOW-RS
@@ -183,8 +184,8 @@ def stow_answer(**sequences: list[dict[str, Any]]) -> dict[str, Any]:
     return {tags[name]: {"vr": "SQ", "Value": items} for name, items in sequences.items()}
 
 
-def stow(reply: Reply, folder: Path) -> Verdict:
-    with scripted(in_turn(reply)) as peer:
+def stow(answer: Answer, folder: Path) -> Verdict:
+    with scripted(in_turn(answer)) as peer:
         (verdict,) = send(destination("stow", peer.url), item(folder, 1))
     return verdict
 
@@ -221,7 +222,7 @@ OURS = "2.25.71"
 def test_the_answer_about_our_instance_decides(
     status: int, answer: Any, outcome: Outcome, said: str, content_type: str, tmp_path: Path
 ) -> None:
-    verdict = stow(Reply.json(answer, status, content_type), tmp_path)
+    verdict = stow(dicom_json(answer, status, content_type), tmp_path)
     assert verdict.outcome is outcome
     assert said in verdict.text
     assert said or not verdict.text
@@ -238,8 +239,8 @@ XML = """<?xml version="1.0" encoding="utf-8"?>
 
 def test_answers_in_xml_are_understood(tmp_path: Path) -> None:
     for number, outcome in ((0xA700, Outcome.DEFERRED), (0x0111, Outcome.STORED), (0x0122, Outcome.REFUSED)):
-        reply = Reply(409, "application/dicom+xml", [XML.format(reason=number).encode()])
-        assert stow(reply, tmp_path).outcome is outcome
+        answer = reply(409, "application/dicom+xml", [XML.format(reason=number).encode()])
+        assert stow(answer, tmp_path).outcome is outcome
 
 
 DEEP_JSON = b'{"00081198": {"Value": [' * 40 + b"]}}" * 40
@@ -255,29 +256,29 @@ BOMB = b'<!DOCTYPE a [<!ENTITY b "' + b"c" * 10 + b'">]><NativeDicomModel>&b;</N
 )
 def test_answers_that_cannot_be_read_leave_the_status(content: bytes, tmp_path: Path) -> None:
     for status, outcome in ((200, Outcome.STORED), (202, Outcome.REFUSED), (409, Outcome.REFUSED)):
-        verdict = stow(Reply(status, "application/dicom+json", [content]), tmp_path)
+        verdict = stow(reply(status, "application/dicom+json", [content]), tmp_path)
         assert verdict.outcome is outcome
         assert f"{status} with an answer that cannot be read" in verdict.text
 
 
 def test_the_request_is_what_the_standard_asks_for(tmp_path: Path) -> None:
-    with scripted(in_turn(Reply(200))) as peer:
+    with scripted(in_turn(reply(200))) as peer:
         one = item(tmp_path, 1)
         send(destination("stow", peer.url), one)
-    (asked,) = peer.asked
-    kind = re.fullmatch(r'multipart/related; type="application/dicom"; boundary=(\w+)', asked.headers["content-type"])
+    (asked,) = peer.requests
+    kind = re.fullmatch(r'multipart/related; type="application/dicom"; boundary=(\w+)', asked.headers["Content-Type"])
     assert kind
     head, _, rest = asked.body.partition(b"\r\n\r\n")
     assert head == f"--{kind[1]}\r\nContent-Type: application/dicom".encode()
     assert rest == one.path.read_bytes() + f"\r\n--{kind[1]}--\r\n".encode()
-    assert (asked.path, asked.headers["accept"]) == ("/root/studies", "application/dicom+json")
-    assert asked.headers["authorization"].startswith("Basic ")
+    assert (asked.path, asked.headers["Accept"]) == ("/studies", "application/dicom+json")
+    assert asked.headers["Authorization"].startswith("Basic ")
 
 
 def test_a_token_is_sent_as_it_is(tmp_path: Path) -> None:
-    with scripted(in_turn(Reply(200))) as peer:
+    with scripted(in_turn(reply(200))) as peer:
         send(StowDestination(url=peer.url, token=SecretStr("Bearer abc")), item(tmp_path, 1))
-    assert peer.asked[0].headers["authorization"] == "Bearer abc"
+    assert peer.requests[0].headers["Authorization"] == "Bearer abc"
 
 
 # ---- with the deliverer
@@ -290,9 +291,9 @@ def test_an_object_that_brings_the_server_to_a_500_does_not_block_the_others(tmp
     )
     poison, *others = score(queue, clock, 1, 2)
 
-    def answers(asked: Asked) -> Reply:
+    def answers(asked: Request) -> Answer:
         poisoned = poison.sop_uid.encode() in asked.body.partition(b"DICM")[2][:600]
-        return Reply(500) if poisoned else Reply(200)
+        return reply(500) if poisoned else reply(200)
 
     with scripted(answers) as peer:
         courier = Courier(queue, queue.settings, destination("stow", peer.url), clock=clock)
