@@ -35,6 +35,8 @@ TORCH_FREE = (
     "plugin.jobs",
     "plugin.settings",
     "plugin.destinations",
+    "plugin.dicomweb",
+    "plugin.commands.score",
     "plugin.deliverer",
     "plugin.cli",
     "plugin.results",
