@@ -48,8 +48,9 @@ class Database:
             self._connection.row_factory = sqlite3.Row
             self._enter_wal(time.monotonic() + busy_seconds)
             self._connection.execute("PRAGMA synchronous=FULL")
-            self._connection.execute("PRAGMA foreign_keys=ON")
         self._create_schema()
+        with self._errors():  # not before: a migration makes tables anew that others refer to
+            self._connection.execute("PRAGMA foreign_keys=ON")
 
     def _enter_wal(self, deadline: float) -> None:
         # Two processes that switch a new file to WAL at once: SQLite answers "locked" without asking the busy handler.

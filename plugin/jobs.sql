@@ -53,7 +53,7 @@ CREATE TABLE result_object (
     id INTEGER PRIMARY KEY,
     job_id INTEGER NOT NULL REFERENCES job (id),
     position INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('heatmap', 'report')),
+    kind TEXT NOT NULL CHECK (kind IN ('heatmap', 'card', 'report')),
     series_uid TEXT NOT NULL,
     sop_class_uid TEXT NOT NULL,
     sop_uid TEXT NOT NULL UNIQUE,
@@ -90,7 +90,7 @@ CREATE TABLE archive (
     seq INTEGER NOT NULL            -- everything up to this change is in the queue
 ) STRICT
 
--- From the first version, which knew received files only. `again` and `archive` are new.
+-- From the first version, which knew received files only, and no cards. `again` and `archive` are new.
 -- name: migrate_1
 ALTER TABLE instance RENAME TO instance_1;
 DROP INDEX instance_sop;
@@ -107,6 +107,15 @@ INSERT INTO instance SELECT id, study_uid, series_uid, sop_uid, sop_class_uid, t
 DROP TABLE instance_1;
 CREATE INDEX instance_sop ON instance (sop_uid);
 CREATE INDEX instance_pending ON instance (study_uid) WHERE revision IS NULL;
+CREATE TABLE result_object_2 (
+    id INTEGER PRIMARY KEY, job_id INTEGER NOT NULL REFERENCES job (id), position INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('heatmap', 'card', 'report')), series_uid TEXT NOT NULL,
+    sop_class_uid TEXT NOT NULL, sop_uid TEXT NOT NULL UNIQUE, relative_path TEXT NOT NULL, size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL, UNIQUE (job_id, position)
+) STRICT;
+INSERT INTO result_object_2 SELECT * FROM result_object;
+DROP TABLE result_object;
+ALTER TABLE result_object_2 RENAME TO result_object;
 ALTER TABLE job ADD COLUMN again INTEGER NOT NULL DEFAULT 0 CHECK (again IN (0, 1));
 CREATE TABLE archive (name TEXT PRIMARY KEY, identity TEXT NOT NULL, seq INTEGER NOT NULL) STRICT
 

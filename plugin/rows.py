@@ -28,6 +28,7 @@ class ObjectKind(StrEnum):
     """What a result object is."""
 
     HEATMAP = "heatmap"
+    CARD = "card"  # what a viewer shows of a refusal
     REPORT = "report"
 
 

@@ -183,6 +183,9 @@ def test_a_queue_of_the_first_version_goes_on(tmp_path: Path, clock: Clock) -> N
     finish(queue, claim, clock)
     assert queue.score_again("1.2.1", clock.now) == 2
     assert len(queue.next_deliveries("pacs", "d", clock.now)) == 3
+    with queue.database.read() as run:
+        assert run.connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+        assert run.connection.execute("PRAGMA foreign_key_check").fetchall() == []
     queue.close()
 
 
