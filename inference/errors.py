@@ -8,6 +8,8 @@
     │   │   └── UnreachableError    (plugin.verdicts) nobody answers there
     │   ├── WebError            (plugin.web) a web server does not answer, or not with success
     │   │   └── NotOrthancError     (plugin.orthanc_api) it answers, but not as Orthanc does
+    │   ├── MultipartError      (plugin.multipart) an answer of WADO-RS that is no multipart answer, or is cut off
+    │   ├── NotUnderstoodError  (plugin.stow) an answer of STOW-RS that cannot be read
     │   └── ResourceError       disk full, memory short, database busy
     ├── UsageError              the person at the command line or in the settings file can mend it
     │   ├── ConfigurationError  a setting is wrong: names the setting, its value and what to do

@@ -6,13 +6,15 @@ A part that does not end with its delimiter is an error: it was cut off.
 from collections.abc import Iterator
 from email.message import Message
 
+from inference.errors import RetryableError
+
 PREAMBLE_BYTES = 16 * 1024
 HEADER_BYTES = 16 * 1024
 BOUNDARY_CHARACTERS = 200  # RFC 2046 allows 70; no server needs more than this
 _LINE = b"\r\n"
 
 
-class MultipartError(ValueError):
+class MultipartError(RetryableError):
     """The answer is no multipart answer, or is cut off."""
 
 

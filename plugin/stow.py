@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
+from inference.errors import RetryableError
 from plugin.verdicts import Outcome, Verdict, judge, shown_status
 from plugin.web import SUCCESS, Answer
 
@@ -34,7 +35,7 @@ class _Element:
 _Items = Mapping[str, _Element]
 
 
-class _NotUnderstoodError(ValueError):
+class NotUnderstoodError(RetryableError):
     """The body is no data set in a notation that we read."""
 
 
@@ -55,7 +56,7 @@ def judge_answer(answer: Answer, sop_uid: str) -> Verdict:
     """What the server says about the instance `sop_uid`, the only one of the request. Of any status."""
     try:
         dataset = _parse(answer.content)
-    except _NotUnderstoodError:
+    except NotUnderstoodError:
         return _without_word(answer.status, "an answer that cannot be read")
     failure = _failure(dataset, sop_uid)
     if failure is not None:
@@ -109,24 +110,24 @@ def _parse(content: bytes) -> _Items:
         return _from_json(text)
     if text.startswith(b"<"):
         return _from_xml(text)
-    raise _NotUnderstoodError
+    raise NotUnderstoodError
 
 
 def _from_json(text: bytes) -> _Items:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _NotUnderstoodError from error
+        raise NotUnderstoodError from error
     if isinstance(found, list) and len(found) == 1:  # some servers answer a list of one data set
         found = found[0]
     if not isinstance(found, dict):
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     return _json_items(found, MAX_DEPTH)
 
 
 def _json_items(found: Mapping[str, Any], depth: int) -> _Items:
     if depth == 0:
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     elements = {}
     for tag, element in found.items():
         values = element.get("Value") if isinstance(element, dict) else None
@@ -140,19 +141,19 @@ def _json_items(found: Mapping[str, Any], depth: int) -> _Items:
 
 def _from_xml(text: bytes) -> _Items:
     if b"<!DOCTYPE" in text or b"<!ENTITY" in text:  # no answer needs them, and entities can grow without bound
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     try:
         root = ElementTree.fromstring(text)  # noqa: S314  (no entities, see above)
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding nobody knows
-        raise _NotUnderstoodError from error
+        raise NotUnderstoodError from error
     if _local_name(root) != "NativeDicomModel":
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     return _xml_items(root, MAX_DEPTH)
 
 
 def _xml_items(parent: ElementTree.Element, depth: int) -> _Items:
     if depth == 0:
-        raise _NotUnderstoodError
+        raise NotUnderstoodError
     return {
         element.get("tag", "").upper(): _Element(
             tuple((child.text or "").strip() for child in element if _local_name(child) == "Value"),
