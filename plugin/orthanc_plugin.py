@@ -6,7 +6,8 @@
 """Genu inside Orthanc: set "PythonScript" to this file. It starts the sidecar, nudges it, and passes requests on.
 
 Nothing here works on images or waits for anybody but a REST client, and nothing raises: an exception while this file
-is read would end Orthanc. It needs Orthanc 1.10 or newer, and of its module nothing that came later.
+is read would end Orthanc. It needs Orthanc 1.10 or newer, and of its module nothing that came later; what has changed
+in the meantime is said where it is used.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ except ImportError as error:
     if orthanc is None:
         raise
     orthanc.LogError(
-        f"Genu does not run: {error}. PythonScript has to be plugin/orthanc_plugin.py where Genu's other files are, and "
+        f"Genu does not run: {error}. PythonScript has to be plugin/orthanc_plugin.py among Genu's files, and "
         f"Orthanc's Python 3.11 or newer; it is {sys.version.split()[0]}"
     )
     orthanc = None  # so nothing is registered
@@ -58,11 +59,14 @@ class Plugin:
         self._loaded = time.time()
         self._link: SidecarLink | None = None
         self._trouble = "Genu is starting"
+        # Orthanc 1.12 aborts at its end when these two die with its own references, so they are kept here.
+        self._callbacks = (self.on_change, self.on_request)
 
     def register(self) -> None:
-        """Tell Orthanc what to call."""
-        orthanc.RegisterOnChangeCallback(self.on_change)
-        orthanc.RegisterRestCallback("/genu/(.*)", self.on_request)
+        """Tell Orthanc what to call. To be kept until Orthanc ends."""
+        on_change, on_request = self._callbacks
+        orthanc.RegisterOnChangeCallback(on_change)
+        orthanc.RegisterRestCallback("/genu/(.*)", on_request)
         orthanc.ExtendOrthancExplorer((ROOT / "plugin" / "orthanc_explorer.js").read_text(encoding="utf-8"))
 
     def on_change(self, kind: int, _level: int, _resource: str) -> None:
@@ -130,7 +134,10 @@ def _send(output: Any, answer: Answer) -> None:
         output.AnswerBuffer(text, "application/json")
     else:
         output.SetHttpHeader("Content-Type", "application/json")
-        output.SendHttpStatus(answer.status, text, len(text))
+        try:
+            output.SendHttpStatus(answer.status, text)
+        except TypeError:  # orthanc-python before 4.1 wants the length as well
+            output.SendHttpStatus(answer.status, text, len(text))
 
 
 def _fail(output: Any, error: Exception) -> None:
@@ -156,4 +163,5 @@ def _configuration_folder() -> str:
 
 if orthanc is not None:
     with Boundary(_report):
-        Plugin(json.loads(orthanc.GetConfiguration())).register()
+        PLUGIN = Plugin(json.loads(orthanc.GetConfiguration()))
+        PLUGIN.register()

@@ -25,7 +25,7 @@ from plugin.sidecar_lines import Lines, LogLine, read_log_line
 FIRST_PAUSE_SECONDS = 0.25
 MAX_PAUSE_SECONDS = 30.0
 HEALTHY_SECONDS = 10.0
-STOP_SECONDS = 6.0  # a container gets ten, and Orthanc needs three of them
+STOP_SECONDS = 4.0  # a container gets ten, and Orthanc needs three of them; the queue outlives any end
 CHECK_SECONDS = 0.5
 
 MAX_REQUEST_BYTES: Final = 4096
