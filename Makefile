@@ -1,13 +1,15 @@
 # Everything from a fresh clone: each target makes .venv and installs what it needs, once.
 PYTHON := .venv/bin/python
 DEMO   := out/demo
+VIEWER := out/viewer
 SHARED := ../shared
 
-.PHONY: help setup demo test check format docs bench soak bundle clean
+.PHONY: help setup demo viewer test check format docs bench soak bundle clean
 
 help:
 	@echo "make demo    send two sample studies through the service and show the report"
-	@echo "make test    all tests (real sockets, real DCMTK)"
+	@echo "make viewer  Orthanc with Genu and the OHIF viewer, with scored knees to look at (ARGS=\"--port 3000\")"
+	@echo "make test    all tests (real sockets, DCMTK, Orthanc, Chromium)"
 	@echo "make check   format, lint, types, import rules, documentation"
 	@echo "make bench   speed, measured side by side (ARGS=--write puts it into docs/performance.md)"
 	@echo "make soak    hundreds of kills of listener and worker; nothing lost, nothing twice"
@@ -29,6 +31,13 @@ demo:
 	then $(PYTHON) -m tests.samples $(SHARED)/data $(DEMO)/samples; \
 	else $(PYTHON) -m tests.phantoms $(DEMO)/samples; fi
 	@$(PYTHON) -m plugin.demo --samples $(DEMO)/samples --out $(DEMO)
+
+viewer:
+	@.ci/setup core
+	@.ci/setup tools viewer
+	@rm -rf $(VIEWER)
+	@$(PYTHON) -m tests.viewer.samples $(VIEWER)/samples
+	@$(PYTHON) -m plugin.viewer --samples $(VIEWER)/samples --out $(VIEWER) $(ARGS)
 
 test: setup
 	@$(PYTHON) -m pytest -q -m "not soak" $(ARGS)

@@ -10,11 +10,10 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from rich.status import Status
 from dicom_templates.tree import render_tree
 from inference.errors import DataError, GenuError, ResourceError
 from inference.manifest import SHIPPED, Manifest
+from plugin.children import HOST, connects, free_port, last_line, running, until
 from plugin.destinations import opened
 from plugin.jobs import Queue
 from plugin.rows import JobState, Snapshot
@@ -35,7 +35,6 @@ from plugin.verdicts import Outcome, Outgoing
 START_SECONDS = 30.0
 RESULT_SECONDS = 180.0
 REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
-HOST = "127.0.0.1"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,12 +102,6 @@ def dcmtk(name: str) -> str | None:
     return found if found and shutil.which("dcmdump", path=str(Path(found).parent)) else None
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that was free a moment ago."""
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @contextmanager
 def _pacs(out: Path) -> Iterator[tuple[str, list[str]]]:
     """Where results go: what to call it, and the options for `genu listen`."""
@@ -120,8 +113,8 @@ def _pacs(out: Path) -> Iterator[tuple[str, list[str]]]:
         return
     port = free_port()
     command = [program, "--aetitle", "PACS", "--output-directory", str(folder), str(port)]
-    with _running(command, out / "pacs.log"):
-        _until(lambda: _connects(port), START_SECONDS, "storescp does not answer", out / "pacs.log")
+    with running(command, out / "pacs.log"):
+        until(lambda: connects(port), START_SECONDS, "storescp does not answer", out / "pacs.log")
         yield f"DCMTK storescp PACS@{HOST}:{port}", ["--to-ae", f"PACS@{HOST}:{port}"]
 
 
@@ -131,26 +124,12 @@ def _service(out: Path, destination: Sequence[str], bundle: Path | None) -> Iter
     log = out / "genu.log"
     command = [sys.executable, "-m", "plugin.cli", "listen", "--data-dir", str(out / "data"), "--port", "0"]
     command += ["--quiet", "1", *destination, *(["--bundle", str(bundle)] if bundle else [])]
-    with _running(command, log) as process:
-        _until(lambda: _port(log) or process.poll() is not None, START_SECONDS, "genu listen does not start", log)
+    with running(command, log) as process:
+        until(lambda: _port(log) or process.poll() is not None, START_SECONDS, "genu listen does not start", log)
         port = _port(log)
         if port is None:
-            raise ResourceError(f"genu listen ended with status {process.returncode}: {_last_line(log)}")
+            raise ResourceError(f"genu listen ended with status {process.returncode}: {last_line(log)}")
         yield port
-
-
-@contextmanager
-def _running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A child process; asked to end, then made to."""
-    with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 def send(files: Sequence[Path], port: int) -> str:
@@ -231,32 +210,12 @@ def _show(received: Sequence[Dataset], out: Path, console: Console) -> None:
         console.print(f"heatmap as PNG: {picture.resolve()}", markup=False)
 
 
-def _until(condition: Callable[[], object], seconds: float, trouble: str, log: Path) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise ResourceError(f"{trouble} after {seconds:.0f} s: {_last_line(log)}")
-        time.sleep(0.05)
-
-
-def _connects(port: int) -> bool:
-    try:
-        socket.create_connection((HOST, port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 def _port(log: Path) -> int | None:
     """The port that the listener announced in its log."""
     for line in log.read_text(encoding="utf-8").splitlines():
         if '"listener.ready"' in line:
             return int(json.loads(line)["port"])
     return None
-
-
-def _last_line(log: Path) -> str:
-    return ([*log.read_text(encoding="utf-8", errors="replace").splitlines()] or ["its log is empty"])[-1]
 
 
 if __name__ == "__main__":

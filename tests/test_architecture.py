@@ -43,6 +43,7 @@ TORCH_FREE = (
     "plugin.doctor",
     "plugin.orthanc_doctor",
     "plugin.demo",
+    "plugin.viewer",
     "plugin.web",
     "plugin.dicomweb",
     "plugin.orthanc_api",
