@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 #
 # This file imports the module `orthanc` of Orthanc's Python plugin, which is under the AGPL-3.0-or-later, and so is
-# this file. The four modules that it imports of Genu stay under the Apache-2.0, which goes together with the AGPL; they
-# do not import `orthanc`. The rest of Genu runs in processes of its own, which speak with Orthanc by a socket and HTTP.
+# this file. What it imports of Genu stays under the Apache-2.0, which goes together with the AGPL, and does not import
+# `orthanc`. The rest of Genu runs in processes of its own, which speak with Orthanc by a socket and by HTTP.
 """Genu inside Orthanc: set "PythonScript" to this file. It starts the sidecar, nudges it, and passes requests on.
 
 Nothing here works on images or waits for anybody but a REST client, and nothing raises: an exception while this file
@@ -34,9 +34,9 @@ if orthanc is not None:
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT / "plugin"))]
 
 try:
-    from plugin import logs, orthanc_start
+    from plugin import orthanc_start
     from plugin.boundary import Boundary
-    from plugin.sidecar_link import Answer, SidecarLink
+    from plugin.sidecar_link import Answer, SidecarLink, describe
 except ImportError as error:
     if orthanc is None:
         raise
@@ -146,7 +146,7 @@ def _fail(output: Any, error: Exception) -> None:
 
 
 def _report(error: Exception) -> None:
-    orthanc.LogError(f"Genu: {logs.describe(error)}")
+    orthanc.LogError(f"Genu: {describe(error)}")
 
 
 def _log(level: str, line: str) -> None:

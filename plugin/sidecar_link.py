@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from plugin import logs
 from plugin.boundary import Boundary
 from plugin.sidecar_lines import Lines, LogLine, read_log_line
 
@@ -80,7 +79,7 @@ class _Life:
             self.error = entry.error
 
     def crashed(self, error: Exception) -> None:
-        self.reason = f"the link to the sidecar failed: {logs.describe(error)}"
+        self.reason = f"the link to the sidecar failed: {describe(error)}"
 
     def not_started(self, program: str, error: OSError) -> None:
         # Anything else, such as no memory or no process left, may mend.
@@ -96,6 +95,15 @@ class _Life:
             self.reason = self.error or f"{how}; {program} -m plugin.cli --version may say why"
         else:
             self.reason = f"{how}: {self.error}" if self.error else how
+
+
+def describe(error: BaseException) -> str:
+    """An exception as its class and place, never its message: as plugin.logs does, but that takes long to import."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else ""  # noqa: PTH119
+    return type(error).__name__ + place
 
 
 def pause_after(failures: int) -> float:

@@ -55,7 +55,7 @@ TORCH_FREE = (
 )
 
 # What is loaded into Orthanc's process: the plugin and what it brings with it. Orthanc's Python lacks Genu's packages.
-IN_ORTHANC = ("orthanc_plugin", "orthanc_start", "sidecar_link", "sidecar_lines", "boundary", "logs")
+IN_ORTHANC = ("orthanc_plugin", "orthanc_start", "sidecar_link", "sidecar_lines", "boundary")
 
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 PARSED = {path: ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in MODULES}
