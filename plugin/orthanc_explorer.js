@@ -52,7 +52,7 @@
       text += ' The results are being stored.';
     }
     say(text);
-    $('#genu-state').attr('data-state', isBusy ? 'busy' : study.state);
+    $('#genu-state').attr({ 'data-state': isBusy ? 'busy' : study.state, 'data-revision': study.revisions.length });
     if (shown === 'busy' && !isBusy && typeof RefreshStudy === 'function') {
       RefreshStudy();  // Explorer's own list of series, which has more now
     }
@@ -123,6 +123,7 @@
     event.preventDefault();
     clearTimeout(timer);
     say('Asked for.');
+    $('#genu-state').attr('data-state', 'busy');
     ask('POST', uuid, '/score', function() {
       shown = 'busy';
       look(uuid, SOON / 4);

@@ -82,7 +82,7 @@ def test_a_study_is_followed_until_its_results_are_there_and_scored_again_by_the
     expect(page.locator("#list-series li:not([data-role=list-divider])")).to_have_count(3, timeout=MILLISECONDS)
     expect(state).to_have_text(site.wait_for(film.StudyInstanceUID)["summary"])
     page.get_by_role("link", name="Score with Genu").click()
-    expect(state).to_have_attribute("data-state", "busy")
+    expect(state).to_have_attribute("data-revision", "2", timeout=MILLISECONDS)
     expect(state).to_have_attribute("data-state", "done", timeout=MILLISECONDS)
     assert len(site.wait_for(film.StudyInstanceUID, 2)["revisions"]) == 2
 
