@@ -28,7 +28,7 @@ STARTS, PAIRS = 15, 7
 COUNT, MEGABYTES = 200, 2.1
 KNEES = 150  # studies to score meanwhile: more than a worker does while the images come
 NEVER, SOON = 3600, 1  # StableAge in seconds
-IDLE_SECONDS = 1.0
+LOADED_SECONDS, IDLE_SECONDS = 1.5, 2.0  # processor time that loading torch takes at least; how long all rest then
 WITHOUT, WITH, SCORING = "Orthanc alone", "with Genu", "with Genu, which scores meanwhile"
 
 Rows = list[tuple[str, str, str]]
@@ -166,7 +166,7 @@ def _settle(server: OrthancServer) -> None:
     def is_idle() -> bool:
         before = _cpu(family)
         time.sleep(IDLE_SECONDS)
-        return _cpu(family) - before < 0.2 * IDLE_SECONDS
+        return (not family or before > LOADED_SECONDS) and _cpu(family) - before < 0.05 * IDLE_SECONDS
 
     server.until(is_idle)
 
