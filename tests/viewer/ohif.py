@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from playwright.sync_api import Page
-from pydicom import Dataset, dcmread
 
 from inference.pixels import load_display
 from inference.reading import read_instance
@@ -120,10 +119,3 @@ def film(path: Path) -> npt.NDArray[np.uint8]:
     """A source image as a reader sees it."""
     values = load_display(read_instance(path)).values
     return np.rint(values * 255).astype(np.uint8)
-
-
-def results(files: list[bytes]) -> tuple[list[Dataset], list[Dataset]]:
-    """(reports, heatmaps) of a study's files."""
-    objects = [dcmread(io.BytesIO(file)) for file in files]
-    own = [each for each in objects if each.get("Manufacturer") == "Genu"]
-    return [each for each in own if each.Modality == "SR"], [each for each in own if "PixelData" in each]
