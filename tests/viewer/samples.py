@@ -14,8 +14,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 def write_samples(folder: Path, data: Path = SHARED) -> list[Path]:
     """The files, in a folder for each study."""
-    with_crops = (data / "kl224" / "val.tar").exists()
-    found = samples.write_samples(data, folder) if with_crops else phantoms.write_samples(folder)
+    found = samples.write_samples(data, folder) if has_crops(data) else phantoms.write_samples(folder)
     described = {"PatientName": "PHANTOM^LATERAL", "StudyDescription": "PHANTOM Knee lateral, to be refused"}
     lateral = phantoms.dx_lateral("R", identity="viewer-lateral", attributes=described)
     found.append(phantoms.write(lateral, folder / "lateral.dcm"))
@@ -26,12 +25,21 @@ def write_samples(folder: Path, data: Path = SHARED) -> list[Path]:
     return found
 
 
+def has_crops(data: Path = SHARED) -> bool:
+    """Whether the real crops are there."""
+    return (data / "kl224" / "val.tar").exists()
+
+
 def main() -> None:
     """Write the samples."""
     parser = argparse.ArgumentParser(description="Write the studies that `make viewer` shows.")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    print(f"{len(write_samples(folder))} files in {folder}")
+    write_samples(folder)
+    if has_crops():
+        print("The samples are real knees (OAI crops of kl224, validation split, CC BY 4.0) and two phantoms.")
+    else:
+        print("The samples are PHANTOMS: drawn, no patient's knees. Grades on them mean nothing.")
 
 
 if __name__ == "__main__":
