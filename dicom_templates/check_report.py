@@ -6,8 +6,9 @@ from pydicom.dataset import Dataset
 
 from dicom_templates import codes
 from dicom_templates.identity import SIDE_WORDS, SYNTHETIC_MARK
-from inference.findings import Side
+from inference.findings import RefusalCode, Side
 
+CARDLESS = codes.REFUSALS[RefusalCode.UNSUPPORTED_SOP_CLASS].value  # objects that are no radiographs have no card
 _FORBIDDEN = "osteoarthritis"
 _OBSERVER = {
     codes.OBSERVER_TYPE.value: "observer type",
@@ -34,6 +35,11 @@ def referenced_uid(item: Dataset) -> str:
     """The SOP Instance UID that an IMAGE item refers to, empty when it refers to none."""
     references = item.get("ReferencedSOPSequence")
     return str(references[0].get("ReferencedSOPInstanceUID", "")) if references else ""
+
+
+def refusal_cards(container: Dataset) -> list[Dataset]:
+    """The IMAGE items that refer to refusal cards: one name in groups, another in the qualitative evaluations."""
+    return [*children(container, codes.ILLUSTRATION.value), *children(container, codes.REFUSAL_CARD.value)]
 
 
 def report_complaints(report: Dataset) -> list[str]:
@@ -150,6 +156,8 @@ def _refusal(container: Dataset) -> Iterator[str]:
         yield "holds neither a grade nor a reason for not scoring"
     if len(_texts(container, codes.REFUSAL_TEXT.value)) != len(reasons):
         yield "has not one sentence for each reason for not scoring"
+    if set(reasons) - {CARDLESS} and not refusal_cards(container):
+        yield "refers to no refusal card"
     if [code_of(item) for item in children(container, codes.INTENDED_USE.value)] != [codes.RESEARCH_USE.value]:
         yield "does not carry the research mark"
 

@@ -1,40 +1,37 @@
 """Our own AI-results checker: what validators do not see, as sentences; an empty list means no complaint.
 
 dciodvfy, dcentvfy and PixelMed's validator notice neither a missing device observer, nor an algorithm without version,
-nor a missing research mark, nor a heatmap whose burned-in side differs from its coded side. This does. The caption that
-Image Comments claims is drawn again and compared with the pixels, so a caption cannot say one thing and show another.
+nor a missing research mark, nor a picture whose burned-in words differ from its codes. This does.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from dicom_templates import codes
-from dicom_templates.check_report import children, code_of, referenced_uid, report_complaints
-from dicom_templates.drawing import caption_band
-from dicom_templates.heatmap import CAPTION_SEPARATOR
-from dicom_templates.identity import MANUFACTURER, RESEARCH, RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK
+from dicom_templates.card_drawing import FOUND, MORE
+from dicom_templates.check_images import burned_grade, burned_reasons, caption_of, is_card, picture_complaints
+from dicom_templates.check_report import (
+    CARDLESS,
+    children,
+    code_of,
+    referenced_uid,
+    refusal_cards,
+    report_complaints,
+)
+from dicom_templates.identity import MANUFACTURER, RESEARCH
 from dicom_templates.patient import COPIED, SPECIFIC_CHARACTER_SET, TYPE_2, raw_text
 from inference.findings import Side
 
-# What Genu's captions say of themselves: a patient may be called Knee, Right or Model, and have an ID like a digest.
-_OWN_WORDING = re.compile(
-    r"(?:RIGHT|LEFT) KNEE   KL [0-4]   probability [01]\.[0-9]{2}"
-    r"|Kellgren-Lawrence grade [0-4], expected grade [0-4]\.[0-9]{2}, predicted by a model from the image"
-    rf"|Model (?=\S+ \S+, bundle)|, bundle [0-9a-f]{{12}}|{re.escape(RESEARCH_MARK)}|{re.escape(SYNTHETIC_MARK)}"
-)
-
 
 def check(dataset: Dataset) -> list[str]:
-    """All complaints about one object of ours, report or heatmap."""
+    """All complaints about one object of ours: report, heatmap or card."""
     complaints = [*_common(dataset), *_codes(dataset)]
     if dataset.get("SOPClassUID") == Comprehensive3DSRStorage:
         complaints += report_complaints(dataset)
     elif dataset.get("SOPClassUID") == SecondaryCaptureImageStorage:
-        complaints += _heatmap(dataset)
+        complaints += picture_complaints(dataset)
     else:
         complaints.append(f"SOP Class UID is {dataset.get('SOPClassUID')}, which Genu never writes")
     return complaints
@@ -44,7 +41,7 @@ def check_study(datasets: Sequence[Dataset]) -> list[str]:
     """All complaints about the objects of one study, each by itself and between them."""
     complaints = [complaint for dataset in datasets for complaint in check(dataset)]
     reports = [dataset for dataset in datasets if dataset.get("SOPClassUID") == Comprehensive3DSRStorage]
-    heatmaps = {str(d.SOPInstanceUID): d for d in datasets if d.get("SOPClassUID") == SecondaryCaptureImageStorage}
+    pictures = {str(d.SOPInstanceUID): d for d in datasets if d.get("SOPClassUID") == SecondaryCaptureImageStorage}
     for dataset in datasets[1:]:
         keywords = (SPECIFIC_CHARACTER_SET, *TYPE_2, "StudyInstanceUID")
         complaints += [
@@ -53,7 +50,8 @@ def check_study(datasets: Sequence[Dataset]) -> list[str]:
             if raw_text(dataset, keyword) != raw_text(datasets[0], keyword)
         ]
     for report in reports:
-        complaints += _explanations(report, heatmaps)
+        complaints += _explanations(report, pictures)
+        complaints += _refusals(report, pictures)
     return complaints
 
 
@@ -108,89 +106,9 @@ def _coded_items(dataset: Dataset) -> Iterator[Dataset]:
                 yield from _coded_items(item)
 
 
-def _heatmap(dataset: Dataset) -> Iterator[str]:
-    expected = {"BurnedInAnnotation": "YES", "RecognizableVisualFeatures": "NO", "ConversionType": "WSD"}
-    for keyword, value in expected.items():
-        if dataset.get(keyword) != value:
-            yield f"{keyword} is {dataset.get(keyword)!r}, must be {value}"
-    if list(dataset.get("ImageType") or [])[:2] != ["DERIVED", "SECONDARY"]:
-        yield f"Image Type is {dataset.get('ImageType')}, must begin with DERIVED, SECONDARY"
-    methods = {code.value for code in codes.SALIENCY_METHODS.values()}
-    derivations = {item.get("CodeValue") for item in dataset.get("DerivationCodeSequence", ())}
-    if not derivations & methods:
-        yield f"Derivation Code Sequence holds {sorted(map(str, derivations))}, none of CID 217 {sorted(methods)}"
-    if not dataset.get("SourceImageSequence"):
-        yield "Source Image Sequence is missing or empty"
-    if not dataset.get("ContributingEquipmentSequence"):
-        yield "Contributing Equipment Sequence names no algorithm"
-    if "PixelSpacing" in dataset:
-        yield "Pixel Spacing is present, but a scaled picture with a caption has none"
-    if dataset.get("LossyImageCompression") not in {"00", "01"}:
-        yield "Lossy Image Compression is missing: it must be kept from the source"
-    yield from _caption(dataset)
-
-
-def _stands_in(part: str, text: str) -> bool:
-    """As a word of its own; initials tell nothing."""
-    return len(part) > 2 and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
-
-
-def _caption(dataset: Dataset) -> Iterator[str]:
-    """The side and the marks must be the same in code, in text and in the pixels."""
-    caption = str(dataset.get("ImageComments") or "")
-    if dataset.get("Laterality") not in set(Side):
-        yield f"Laterality is {dataset.get('Laterality')!r}, must be R or L"
-        return
-    side = Side(dataset.Laterality)
-    texts = {
-        "Image Comments (the caption)": caption,
-        "Derivation Description": str(dataset.get("DerivationDescription") or ""),
-        "Series Description": str(dataset.get("SeriesDescription") or ""),
-    }
-    for name, text in texts.items():
-        if SIDE_WORDS[side] not in text or SIDE_WORDS[side.other] in text:
-            yield f"{name} does not name the side {SIDE_WORDS[side]} of Laterality {side.value}: {text!r}"
-    if RESEARCH_MARK not in caption:
-        yield f"the caption does not say {RESEARCH_MARK!r}"
-    if _is_synthetic(dataset) and SYNTHETIC_MARK not in caption:
-        yield f"the model is a stand-in but the caption does not say {SYNTHETIC_MARK!r}"
-    if burned_grade(dataset) is None:
-        yield "the caption names no grade 'KL 0' to 'KL 4'"
-    for keyword in ("PatientID", "PatientName"):
-        value = raw_text(dataset, keyword).decode("ascii", "replace")
-        if any(_stands_in(part, _OWN_WORDING.sub("", caption)) for part in (value, *value.split("^"))):
-            yield f"the caption holds the value of {keyword}"
-    if not _burned_in(dataset, caption.split(CAPTION_SEPARATOR)):
-        yield "the pixels do not show the caption that Image Comments gives"
-
-
-def burned_grade(heatmap: Dataset) -> int | None:
-    """The grade that the caption of a heatmap names, None when it names none."""
-    caption = str(heatmap.get("ImageComments") or "")
-    grades = [grade for grade in range(5) if f"KL {grade} " in caption]
-    return grades[0] if len(grades) == 1 else None
-
-
-def _burned_in(dataset: Dataset, lines: Sequence[str]) -> bool:
-    """Whether the lowest rows of the picture are this caption, drawn again."""
-    rows, columns = int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0))
-    data = dataset.get("PixelData", b"")
-    if not rows or not columns or len(data) < rows * columns * 3:
-        return False
-    pixels = np.frombuffer(data, dtype=np.uint8, count=rows * columns * 3).reshape(rows, columns, 3)
-    band = caption_band(lines, columns)
-    return band.shape[0] <= rows and bool(np.array_equal(pixels[rows - band.shape[0] :], band))
-
-
-def _is_synthetic(dataset: Dataset) -> bool:
-    items = dataset.get("ContributingEquipmentSequence", ())
-    return any(SYNTHETIC_MARK in str(item.get("ContributionDescription", "")) for item in items)
-
-
-def _explanations(report: Dataset, heatmaps: dict[str, Dataset]) -> Iterator[str]:
+def _explanations(report: Dataset, heatmaps: Mapping[str, Dataset]) -> Iterator[str]:
     """Each scored knee must have its heatmap among the objects, with the same side and the same grade."""
-    measurements = children(report, codes.IMAGING_MEASUREMENTS.value)
-    for group in (group for part in measurements for group in children(part, codes.MEASUREMENT_GROUP.value)):
+    for group in _groups(report):
         for item in children(group, codes.VISUAL_EXPLANATION.value):
             heatmap = heatmaps.get(referenced_uid(item))
             if heatmap is None:
@@ -203,3 +121,48 @@ def _explanations(report: Dataset, heatmaps: dict[str, Dataset]) -> Iterator[str
             grades = [code_of(grade) for grade in children(group, codes.KL_GRADE.value)]
             if grades != [f"KL-{burned_grade(heatmap)}"]:
                 yield f"heatmap {heatmap.SOPInstanceUID} shows KL {burned_grade(heatmap)}, its group says {grades}"
+
+
+def _groups(report: Dataset) -> Iterator[Dataset]:
+    for part in children(report, codes.IMAGING_MEASUREMENTS.value):
+        yield from children(part, codes.MEASUREMENT_GROUP.value)
+
+
+def _refusals(report: Dataset, pictures: Mapping[str, Dataset]) -> Iterator[str]:
+    """Each refusal must be told by its card, with the same knee and the same words, and each card by a refusal."""
+    told = set()
+    for container in (*_groups(report), *children(report, codes.QUALITATIVE_EVALUATIONS.value)):
+        for item in refusal_cards(container):
+            card = pictures.get(referenced_uid(item))
+            if card is None or not is_card(card):
+                yield f"the report refers to the card {referenced_uid(item)}, which is not among the objects"
+                continue
+            told.add(str(card.SOPInstanceUID))
+            yield from _card_against(container, card)
+    for uid, picture in pictures.items():
+        if is_card(picture) and uid not in told:
+            yield f"no refusal of the report refers to the card {uid}"
+
+
+def _card_against(container: Dataset, card: Dataset) -> Iterator[str]:
+    """Complaints where a card does not say what a container says; what did not fit onto the card is not missed."""
+    if any(line.startswith(MORE) for line in caption_of(card)):
+        return
+    sites = children(container, codes.FINDING_SITE.value)
+    sides = [code_of(side) for site in sites for side in children(site, codes.LATERALITY.value)]
+    is_group = bool(children(container, codes.REFUSAL_EXTENT.value))  # only groups have sites
+    burned = {
+        (codes.REFUSALS[code].value, codes.SIDES[side].value if side is not None and is_group else None)
+        for side, code in burned_reasons(card)
+        if code is not None
+    }
+    found = [line.removeprefix(FOUND).casefold() for line in caption_of(card) if line.startswith(FOUND)]
+    reasons, texts = (children(container, concept.value) for concept in (codes.REFUSAL, codes.REFUSAL_TEXT))
+    for reason, text in zip(reasons, texts, strict=False):
+        if not is_group and code_of(reason) == CARDLESS:
+            continue
+        if (code_of(reason), sides[0] if sides else None) not in burned:
+            yield f"card {card.SOPInstanceUID} does not say {code_of(reason)} of sides {sides}, as the report does"
+        words = str(text.TextValue).casefold()
+        if not any(sentence[:900] in words for sentence in found):  # both are cut at 1024, the report's with a prefix
+            yield f"card {card.SOPInstanceUID} does not say what the report says: {text.TextValue!r}"

@@ -118,47 +118,108 @@ REFUSAL_TEXT = Concept(
     "name of TEXT",
     "The reason as a sentence, with the values found.",
 )
+REFUSAL_CARD = Concept(
+    "REFUSAL-CARD",
+    "Picture of reasons for not scoring",
+    "name of IMAGE",
+    "The card of refusals without an image; those on an image have it as (121200, DCM) of their region.",
+)
 REFUSAL_EXTENT = Concept("EXTENT", "Extent of refusal", "name of CODE", "To what the refusal applies.")
 EXTENT_STUDY = Concept("EXTENT-STUDY", "Whole study not scored", "value of CODE", "The refusal concerns the study.")
 EXTENT_IMAGE = Concept("EXTENT-IMAGE", "Image not scored", "value of CODE", "The refusal concerns one image.")
 EXTENT_KNEE = Concept("EXTENT-KNEE", "Knee not scored", "value of CODE", "The refusal concerns one knee of an image.")
 
-_REFUSAL_ROWS: dict[RefusalCode, tuple[str, str, str]] = {
-    RefusalCode.NOT_A_KNEE: ("R-NOT-KNEE", "Not a knee", "The header names another part of the body."),
-    RefusalCode.NO_FRONTAL_VIEW: ("R-NO-FRONTAL", "No frontal view", "The grade is defined on frontal views only."),
-    RefusalCode.VIEW_UNKNOWN: ("R-VIEW-UNKNOWN", "View unknown", "Nothing says which projection the image is."),
-    RefusalCode.SIDE_UNKNOWN: ("R-SIDE-UNKNOWN", "Side unknown", "Nothing says which knee the image shows."),
-    RefusalCode.SIDE_CONTRADICTORY: ("R-SIDE-CONTRA", "Side contradictory", "Two sources name different sides."),
-    RefusalCode.NO_KNEE_FOUND: ("R-NO-KNEE-FOUND", "No knee found in pixels", "The pixels show no knee joint."),
-    RefusalCode.DERIVED_IMAGE: ("R-DERIVED", "Derived image", "Localizer, reformat, screen save or other derivation."),
-    RefusalCode.FOR_PROCESSING: ("R-FOR-PROC", "For Processing image", "Raw detector data are not for inference."),
+_REFUSAL_ROWS: dict[RefusalCode, tuple[str, str, str, str]] = {  # value, meaning, definition, what to do about it
+    RefusalCode.NOT_A_KNEE: (
+        "R-NOT-KNEE",
+        "Not a knee",
+        "The header names another part of the body.",
+        "Nothing, if this is no knee; if it is one, correct Body Part Examined and send the image again.",
+    ),
+    RefusalCode.NO_FRONTAL_VIEW: (
+        "R-NO-FRONTAL",
+        "No frontal view",
+        "The grade is defined on frontal views only.",
+        "Send the frontal (AP or PA) view of the study.",
+    ),
+    RefusalCode.VIEW_UNKNOWN: (
+        "R-VIEW-UNKNOWN",
+        "View unknown",
+        "Nothing says which projection the image is.",
+        "Fill View Position or View Code Sequence and send the image again.",
+    ),
+    RefusalCode.SIDE_UNKNOWN: (
+        "R-SIDE-UNKNOWN",
+        "Side unknown",
+        "Nothing says which knee the image shows.",
+        "Fill Image Laterality (on a film of both knees: Patient Orientation) and send the image again.",
+    ),
+    RefusalCode.SIDE_CONTRADICTORY: (
+        "R-SIDE-CONTRA",
+        "Side contradictory",
+        "Two sources name different sides.",
+        "Compare film and header, correct the wrong one and send the image again; Genu does not guess.",
+    ),
+    RefusalCode.NO_KNEE_FOUND: (
+        "R-NO-KNEE-FOUND",
+        "No knee found in pixels",
+        "The pixels show no knee joint.",
+        "Look at the film: a frontal knee must be on it, upright, in full size and not cut off.",
+    ),
+    RefusalCode.DERIVED_IMAGE: (
+        "R-DERIVED",
+        "Derived image",
+        "Localizer, reformat, screen save or other derivation.",
+        "Send the original image.",
+    ),
+    RefusalCode.FOR_PROCESSING: (
+        "R-FOR-PROC",
+        "For Processing image",
+        "Raw detector data are not for inference.",
+        "Send the For Presentation image of the same exposure.",
+    ),
     RefusalCode.UNSUPPORTED_SOP_CLASS: (
         "R-SOP-CLASS",
         "SOP class not supported",
         "No model reads this kind of object.",
+        "Send the knee as CR or DX, one frame an image, or allow Secondary Capture for its sender in the settings.",
     ),
     RefusalCode.UNSUPPORTED_TRANSFER_SYNTAX: (
         "R-SYNTAX",
         "Transfer syntax not supported",
         "No decoder for this compression; the reason names it.",
+        "Send the image in another transfer syntax.",
     ),
-    RefusalCode.NO_PIXEL_DATA: ("R-NO-PIXELS", "No pixel data", "The object carries no image."),
+    RefusalCode.NO_PIXEL_DATA: (
+        "R-NO-PIXELS",
+        "No pixel data",
+        "The object carries no image.",
+        "Send the image again, with its pixels.",
+    ),
     RefusalCode.UNDECODABLE_PIXELS: (
         "R-UNDECODABLE",
         "Pixel data cannot be decoded",
         "Damaged or inconsistent pixels.",
+        "Send the image again from where it was made.",
     ),
-    RefusalCode.UNREADABLE: ("R-UNREADABLE", "Object cannot be read", "Not DICOM, truncated, or beyond the limits."),
+    RefusalCode.UNREADABLE: (
+        "R-UNREADABLE",
+        "Object cannot be read",
+        "Not DICOM, truncated, or beyond the limits.",
+        "Send the object again from where it was made.",
+    ),
     RefusalCode.IDENTITY_CONTRADICTORY: (
         "R-IDENTITY",
         "Patient identity contradictory",
         "Instances of one study name different patients.",
+        "Correct the identity at the source and send the study again.",
     ),
 }
 REFUSALS = {
     code: Concept(value, meaning, "value of CODE", definition)
-    for code, (value, meaning, definition) in _REFUSAL_ROWS.items()
+    for code, (value, meaning, definition, _) in _REFUSAL_ROWS.items()
 }
+REMEDIES = {code: remedy for code, (_, _, _, remedy) in _REFUSAL_ROWS.items()}  # what a refusal card advises
 
 TABLE: tuple[Concept, ...] = (
     KL_GRADE,
@@ -175,6 +236,7 @@ TABLE: tuple[Concept, ...] = (
     MODEL_SYNTHETIC,
     REFUSAL,
     REFUSAL_TEXT,
+    REFUSAL_CARD,
     REFUSAL_EXTENT,
     EXTENT_STUDY,
     EXTENT_IMAGE,
@@ -196,6 +258,7 @@ MODALITY = Code("121139", "DCM", "Modality")  # TID 1602
 PIXEL_ROWS = Code("110910", "DCM", "Pixel Data Rows")  # TID 1602
 PIXEL_COLUMNS = Code("110911", "DCM", "Pixel Data Columns")  # TID 1602
 VISUAL_EXPLANATION = Code("130401", "DCM", "Visual explanation")  # TID 1410
+ILLUSTRATION = Code("121200", "DCM", "Illustration of ROI")  # TID 1410 row 9, CID 7003; 130401 is for what a model saw
 BOUNDED_BY = Code("75958009", "SCT", "Bounded by")  # CID 219
 KNEE_JOINT = Code("49076000", "SCT", "Knee joint")  # finding site
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")  # CID 7162
@@ -257,11 +320,12 @@ def markdown() -> str:
     lines += [f"| `{row.value}` | {row.meaning} | {row.used_as} | {row.definition} |" for row in TABLE]
     lines += [
         "",
-        "The reasons `R-...` are the refusal codes of `results.jsonl`:",
+        "The reasons `R-...` are the refusal codes of `results.jsonl`. A refusal card says what to do about each:",
         "",
-        "| Code value | In results.jsonl |",
+        "| Code value | In results.jsonl | What the card advises |",
+        "|---|---|---|",
     ]
-    lines += ["|---|---|", *(f"| `{row.value}` | `{code.value}` |" for code, row in REFUSALS.items())]
+    lines += [f"| `{row.value}` | `{code.value}` | {REMEDIES[code]} |" for code, row in REFUSALS.items()]
     return "\n".join(lines) + "\n"
 
 

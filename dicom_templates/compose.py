@@ -1,4 +1,4 @@
-"""Findings in, DICOM out: the report of a study and the heatmaps of its knees, as data sets ready to be sent.
+"""Findings in, DICOM out: report, heatmaps and refusal cards of a study as data sets ready to be sent.
 
     composed = compose(findings, headers, ReportContext(created=..., software_version=..., ...))
     for dataset in composed.all:
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from dicom_templates.card import build_card, refusals_by_card
 from dicom_templates.context import PredecessorRef, ReportContext
 from dicom_templates.heatmap import build_heatmap
 from dicom_templates.patient import raw_text
@@ -23,15 +24,20 @@ __all__ = ["Composed", "PredecessorRef", "ReportContext", "compose"]
 
 @dataclass(frozen=True, eq=False)
 class Composed:
-    """What is to be stored: at most one report, and one heatmap for each scored knee in the order of the findings."""
+    """What is to be stored: at most one report, one heatmap for each scored knee, one card for each refused image.
+
+    All stand in the order of the findings; what was refused and has no image shares one card of the study.
+    """
 
     report: Dataset | None
     heatmaps: tuple[Dataset, ...]
+    cards: tuple[Dataset, ...] = ()
 
     @property
     def all(self) -> tuple[Dataset, ...]:
-        """The heatmaps, then the report that refers to them."""
-        return self.heatmaps if self.report is None else (*self.heatmaps, self.report)
+        """The heatmaps, the cards, then the report that refers to them."""
+        pictures = (*self.heatmaps, *self.cards)
+        return pictures if self.report is None else (*pictures, self.report)
 
 
 def compose(findings: StudyFindings, headers: Sequence[Dataset], context: ReportContext) -> Composed:
@@ -55,7 +61,13 @@ def compose(findings: StudyFindings, headers: Sequence[Dataset], context: Report
         heatmaps.append(build_heatmap(knee, findings.renderings[uid], header, findings.study_instance_uid, context))
     reference = by_uid.get(findings.knees[0].source.sop_instance_uid, first) if findings.knees else first
     looked_at = _looked_at(findings, by_uid, first)
-    return Composed(build_report(findings, reference, looked_at, heatmaps, context), tuple(heatmaps))
+    images = {image.sop_instance_uid: image for image, _ in looked_at}
+    cards = {
+        uid: build_card(images.get(uid), refusals, findings, by_uid.get(uid, reference), context)
+        for uid, refusals in refusals_by_card(findings, images).items()
+    }
+    report = build_report(findings, reference, looked_at, heatmaps, cards, context)
+    return Composed(report, tuple(heatmaps), tuple(cards.values()))
 
 
 def _uid(header: Dataset) -> str:

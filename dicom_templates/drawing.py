@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dicom_templates.identity import RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK, ascii_text
-from inference.findings import Box, KneeFinding, Saliency
+from inference.findings import Box, KneeFinding, ModelIdentity, Saliency
 
 Rgb = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -28,13 +28,13 @@ MIN_WIDTH: Final = 960  # what the caption needs to be legible
 CONTEXT: Final = 0.12  # of the knee's box, shown around it
 NEARLY_WHOLE: Final = 0.8  # a view of at least this share of both sides becomes the whole image
 
-_BACKGROUND: Final[Colour] = (16, 18, 22)
-_BAND: Final[Colour] = (30, 34, 42)
-_INK: Final[Colour] = (236, 238, 242)
-_DIM: Final[Colour] = (160, 166, 176)
-_BOX: Final[Colour] = (92, 200, 255)
-_RESEARCH: Final[Colour] = (255, 208, 64)
-_ALARM: Final[Colour] = (255, 112, 96)
+BACKGROUND: Final[Colour] = (16, 18, 22)
+BAND: Final[Colour] = (30, 34, 42)
+INK: Final[Colour] = (236, 238, 242)
+DIM: Final[Colour] = (160, 166, 176)
+BOX: Final[Colour] = (92, 200, 255)
+AMBER: Final[Colour] = (255, 208, 64)
+ALARM: Final[Colour] = (255, 112, 96)
 _HEAT: Final = np.array(  # dark violet to pale yellow, rising in lightness, readable by the colour-blind
     [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)], dtype=np.float32
 )
@@ -68,11 +68,11 @@ def draw_knee(knee: KneeFinding, rendering: npt.NDArray[np.uint8]) -> Drawing:
     plain = _cut(rendering, view, size)
     overlaid = blend(plain, stretched(knee.saliency, view, size))
     area = max(size[1], MIN_HEIGHT)
-    width = _even(max(MIN_WIDTH, 2 * size[0] + SIDEBAR + 4 * MARGIN))
+    width = even(max(MIN_WIDTH, 2 * size[0] + SIDEBAR + 4 * MARGIN))
     caption = caption_lines(knee)
     band = caption_band(caption, width)
-    height = _even(TITLE + area + 2 * MARGIN + band.shape[0])
-    canvas = Image.new("RGB", (width, height), _BACKGROUND)
+    height = even(TITLE + area + 2 * MARGIN + band.shape[0])
+    canvas = Image.new("RGB", (width, height), BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     left = (width - SIDEBAR - 4 * MARGIN - 2 * size[0]) // 2 + MARGIN
     top = TITLE + MARGIN // 2 + (area - size[1]) // 2
@@ -82,8 +82,8 @@ def draw_knee(knee: KneeFinding, rendering: npt.NDArray[np.uint8]) -> Drawing:
     for panel, corner, title in zip((plain, overlaid), corners, titles, strict=True):
         canvas.paste(Image.fromarray(panel), corner)
         free = max(float(corner[0]), free)
-        pen.text((free, corner[1] - TITLE + 6), title, font=_font(17), fill=_DIM)
-        free += _font(17).getlength(title) + MARGIN
+        pen.text((free, corner[1] - TITLE + 6), title, font=font(17), fill=DIM)
+        free += font(17).getlength(title) + MARGIN
         _outline(pen, knee.box, view, corner, scale)
     _sidebar(canvas, knee, rendering, view, (width - SIDEBAR - MARGIN, TITLE + MARGIN // 2))
     pixels = np.asarray(canvas).copy()
@@ -139,7 +139,7 @@ def caption_lines(knee: KneeFinding) -> tuple[str, ...]:
     lines = [
         f"{SIDE_WORDS[knee.side]} KNEE   KL {grade}   probability {knee.kl.probabilities[grade]:.2f}",
         f"Kellgren-Lawrence grade {grade}, expected grade {knee.kl.expected:.2f}, predicted by a model from the image",
-        ascii_text(f"Model {model.name} {model.version}, bundle {model.digest[:12]}", 90),
+        model_line(model),
         RESEARCH_MARK,
     ]
     if model.synthetic:
@@ -147,41 +147,51 @@ def caption_lines(knee: KneeFinding) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def caption_band(lines: Sequence[str], width: int) -> Rgb:
-    """The caption as a band of pixels (rows, width, 3); the same lines and width always give the same band."""
-    styles = [_style(index, line) for index, line in enumerate(lines)]
-    fonts = [_fitting(line, size, width - 2 * MARGIN) for line, (size, _) in zip(lines, styles, strict=True)]
+def model_line(model: ModelIdentity) -> str:
+    """Which model spoke, as every caption names it."""
+    return ascii_text(f"Model {model.name} {model.version}, bundle {model.digest[:12]}", 90)
+
+
+def caption_band(lines: Sequence[str], width: int, *, headed: bool = True) -> Rgb:
+    """The caption as a band of pixels (rows, width, 3); the same lines and width always give the same band.
+
+    With `headed` the first line is the large one.
+    """
+    styles = [_style(line, first=headed and index == 0) for index, line in enumerate(lines)]
+    fonts = [fitting(line, size, width - 2 * MARGIN) for line, (size, _) in zip(lines, styles, strict=True)]
     heights = [round(size * 1.35) for size, _ in styles]
-    band = Image.new("RGB", (width, _even(sum(heights) + 2 * MARGIN - 4)), _BAND)
+    band = Image.new("RGB", (width, even(sum(heights) + 2 * MARGIN - 4)), BAND)
     pen = ImageDraw.Draw(band)
     top = MARGIN - 4
-    for line, font, (_, colour), height in zip(lines, fonts, styles, heights, strict=True):
-        pen.text((MARGIN, top), line, font=font, fill=colour)
+    for line, chosen, (_, colour), height in zip(lines, fonts, styles, heights, strict=True):
+        pen.text((MARGIN, top), line, font=chosen, fill=colour)
         top += height
     return np.asarray(band).copy()
 
 
-def _style(index: int, line: str) -> tuple[int, Colour]:
-    if index == 0:
-        return 36, _INK
+def _style(line: str, *, first: bool) -> tuple[int, Colour]:
+    if first:
+        return 36, INK
     if line == RESEARCH_MARK:
-        return 24, _RESEARCH
-    return (24, _ALARM) if line == SYNTHETIC_MARK else (19, _INK)
+        return 24, AMBER
+    return (24, ALARM) if line == SYNTHETIC_MARK else (19, INK)
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all pictures, `size` in pixels."""
     return ImageFont.load_default(size)
 
 
-def _fitting(line: str, size: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def fitting(line: str, size: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font in `size`, or smaller where the line would not fit into `width`."""
-    while size > 10 and _font(size).getlength(line) > width:
+    while size > 10 and font(size).getlength(line) > width:
         size -= 1
-    return _font(size)
+    return font(size)
 
 
-def _even(value: int) -> int:
+def even(value: int) -> int:
+    """`value`, or the next even number: the bytes of a picture then have an even length in every encoding."""
     return value + value % 2
 
 
@@ -199,7 +209,7 @@ def _outline(pen: ImageDraw.ImageDraw, box: Box, view: Box, corner: tuple[int, i
     if right - left < 2 or bottom - top < 2 or (left < 2 and right > view.width * scale - 2 and top < 2):
         return
     pen.rectangle(
-        (corner[0] + left, corner[1] + top, corner[0] + right - 1, corner[1] + bottom - 1), outline=_BOX, width=1
+        (corner[0] + left, corner[1] + top, corner[0] + right - 1, corner[1] + bottom - 1), outline=BOX, width=1
     )
 
 
@@ -209,33 +219,33 @@ def _sidebar(
     """Colour bar, probability bars and, for a cropped view, a small picture of the whole film."""
     pen = ImageDraw.Draw(canvas)
     left, top = corner
-    pen.text((left, top - 24), "Attention", font=_font(17), fill=_DIM)
+    pen.text((left, top - 24), "Attention", font=font(17), fill=DIM)
     ramp = heat_colours(np.linspace(1.0, 0.0, 120, dtype=np.float32))
     bar = np.repeat(np.rint(ramp).astype(np.uint8)[:, np.newaxis], 26, axis=1)
     canvas.paste(Image.fromarray(bar), (left, top))
-    pen.rectangle((left - 1, top - 1, left + 26, top + 120), outline=_DIM)
+    pen.rectangle((left - 1, top - 1, left + 26, top + 120), outline=DIM)
     for label, row in (("high", top - 3), ("low", top + 102)):
-        pen.text((left + 36, row), label, font=_font(17), fill=_INK)
+        pen.text((left + 36, row), label, font=font(17), fill=INK)
     _probabilities(pen, knee, left, top + 140)
     if view.width < rendering.shape[1] or view.height < rendering.shape[0]:
         _locator(canvas, knee.box, rendering, (left, top + 318))
 
 
 def _probabilities(pen: ImageDraw.ImageDraw, knee: KneeFinding, left: int, top: int) -> None:
-    pen.text((left, top), "Probability", font=_font(17), fill=_DIM)
+    pen.text((left, top), "Probability", font=font(17), fill=DIM)
     for grade, probability in enumerate(knee.kl.probabilities):
         row = top + 26 + 27 * grade
-        ink = _INK if grade == knee.kl.grade else _DIM
-        pen.text((left, row), f"KL {grade}", font=_font(17), fill=ink)
+        ink = INK if grade == knee.kl.grade else DIM
+        pen.text((left, row), f"KL {grade}", font=font(17), fill=ink)
         pen.rectangle((left + 48, row + 4, left + 125, row + 17), outline=(70, 76, 88))
         pen.rectangle((left + 48, row + 4, left + 48 + round(77 * probability), row + 17), fill=ink)
-        pen.text((left + 132, row), f"{probability:.2f}", font=_font(17), fill=ink)
+        pen.text((left + 132, row), f"{probability:.2f}", font=font(17), fill=ink)
 
 
 def _locator(canvas: Image.Image, box: Box, rendering: npt.NDArray[np.uint8], corner: tuple[int, int]) -> None:
     pen = ImageDraw.Draw(canvas)
     left, top = corner
-    pen.text((left, top), "Whole image", font=_font(17), fill=_DIM)
+    pen.text((left, top), "Whole image", font=font(17), fill=DIM)
     rows, columns = rendering.shape
     scale = min((SIDEBAR - 4) / columns, 120 / rows)
     small = Image.fromarray(rendering).resize(
@@ -250,6 +260,6 @@ def _locator(canvas: Image.Image, box: Box, rendering: npt.NDArray[np.uint8], co
             left + max(inside.right * scale - 1, inside.left * scale),
             top + 26 + max(inside.bottom * scale - 1, inside.top * scale),
         ),
-        outline=_BOX,
+        outline=BOX,
         width=2,
     )

@@ -46,18 +46,25 @@ def knee_group(knee: KneeFinding, header: Dataset, study_uid: str, heatmap: Data
     group.ContentSequence.append(TextContentItem(codes.RESULT_TEXT.code, result_sentence(knee), _CONTAINS))
     for item in _evidence(knee):
         group.ContentSequence.append(item)
-    explanation = ImageContentItem(
-        name=codes.VISUAL_EXPLANATION,
-        referenced_sop_class_uid=heatmap.SOPClassUID,
-        referenced_sop_instance_uid=heatmap.SOPInstanceUID,
-        relationship_type=_CONTAINS,
-    )
-    group.ContentSequence.append(explanation)
+    group.ContentSequence.append(picture_item(codes.VISUAL_EXPLANATION, heatmap))
     return group
 
 
-def refusal_group(refusal: Refusal, image: SourceImage, study_uid: str) -> ContentItem:
-    """The group of one refusal, its region the outline of `image`; a refused study is drawn on its first image."""
+def picture_item(name: Code, picture: Dataset) -> ContentItem:
+    """The IMAGE item that refers to a Secondary Capture of ours."""
+    return ImageContentItem(
+        name=name,
+        referenced_sop_class_uid=picture.SOPClassUID,
+        referenced_sop_instance_uid=picture.SOPInstanceUID,
+        relationship_type=_CONTAINS,
+    )
+
+
+def refusal_group(refusal: Refusal, image: SourceImage, study_uid: str, card: Dataset | None) -> ContentItem:
+    """The group of one refusal, its region the outline of `image`; a refused study is drawn on its first image.
+
+    `card` is the Secondary Capture that tells it, None where there is none (`card.card_key`).
+    """
     extent, words = codes.EXTENT_IMAGE, "Image not scored"
     sites = None
     if refusal.source is None:
@@ -84,6 +91,8 @@ def refusal_group(refusal: Refusal, image: SourceImage, study_uid: str) -> Conte
     )
     text = ascii_text(f"{words}. {concept.meaning}: {refusal.reason}", 1024)
     group.ContentSequence.append(TextContentItem(codes.REFUSAL_TEXT.code, text, _CONTAINS))
+    if card is not None:
+        group.ContentSequence.append(picture_item(codes.ILLUSTRATION, card))
     return group
 
 

@@ -11,14 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import (
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicom_templates import codes
+from dicom_templates.capture import add_compression, add_picture, instance_number, source_item
 from dicom_templates.context import ReportContext
 from dicom_templates.drawing import Drawing, draw_knee
 from dicom_templates.identity import (
@@ -35,11 +31,7 @@ from dicom_templates.identity import (
 from dicom_templates.patient import raw_text
 from inference.findings import KneeFinding, Side
 
-CAPTION_SEPARATOR: Final = "\r\n"
-_LOSSY_SYNTAXES: Final = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless}
 _ORIENTATION: Final = re.compile(r"[AFHLPR]{1,3}\\[AFHLPR]{1,3}")
-_RATIO: Final = re.compile(r"[0-9.]{1,16}(\\[0-9.]{1,16})*")
-_METHOD: Final = re.compile(r"[A-Z0-9_]{1,16}(\\[A-Z0-9_]{1,16})*")
 
 
 def build_heatmap(
@@ -47,7 +39,6 @@ def build_heatmap(
 ) -> Dataset:
     """The Secondary Capture of one knee (PS3.3 A.8.1), ready to be written; `rendering` is uint8 (rows, columns)."""
     drawing = draw_knee(knee, rendering)
-    pixels = drawing.pixels.tobytes()
     series = HEATMAP_SERIES[knee.side]
     dataset = framed(
         header,
@@ -63,61 +54,28 @@ def build_heatmap(
             context.software_version,
             context.device_uid,
             context.configuration_digest,
-            content_digest(pixels),
+            content_digest(drawing.pixels.tobytes()),
         ),
         series=series,
         series_instance_uid=series_uid(series, study_uid, [knee.model], context),
-        instance_number=_instance_number(header),
+        instance_number=instance_number(header),
         context=context,
         models=[knee.model],
     )
     dataset.Laterality = knee.side.value
     dataset.BodyPartExamined = "KNEE"
-    dataset.ConversionType = "WSD"
-    dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.BurnedInAnnotation = "YES"
-    dataset.RecognizableVisualFeatures = "NO"
-    _add_orientation_and_compression(dataset, header)
+    orientation = raw_text(header, "PatientOrientation").decode("ascii", "replace")
+    # It holds for the picture too, as nothing is turned or mirrored.
+    dataset.PatientOrientation = orientation if _ORIENTATION.fullmatch(orientation) else None
+    add_compression(dataset, header)
     _add_derivation(dataset, knee, drawing)
-    dataset.ImageComments = CAPTION_SEPARATOR.join(drawing.caption)
-    dataset.SamplesPerPixel = 3
-    dataset.PhotometricInterpretation = "RGB"
-    dataset.PlanarConfiguration = 0
-    dataset.Rows, dataset.Columns = drawing.pixels.shape[:2]
-    dataset.BitsAllocated = 8
-    dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelRepresentation = 0
-    dataset.add_new("PixelData", "OB", pixels)
+    add_picture(dataset, drawing.pixels, drawing.caption)
     return dataset
 
 
 def side_in_words(side: Side) -> str:
     """How a description of ours names the side, for example "LEFT knee"."""
     return f"{SIDE_WORDS[side]} knee"
-
-
-def _instance_number(header: Dataset) -> int:
-    """The number of the source, so that it does not depend on what else was scored; 1 where that is no number."""
-    text = raw_text(header, "InstanceNumber").decode("ascii", "replace")
-    return int(text) if text.isdigit() and 0 < len(text) <= 9 and int(text) > 0 else 1
-
-
-def _add_orientation_and_compression(dataset: Dataset, header: Dataset) -> None:
-    """Patient Orientation, which holds as nothing is turned or mirrored, and the lossy past of the source."""
-    orientation = raw_text(header, "PatientOrientation").decode("ascii", "replace")
-    dataset.PatientOrientation = orientation if _ORIENTATION.fullmatch(orientation) else None
-    file_meta = getattr(header, "file_meta", None)
-    syntax = file_meta.get("TransferSyntaxUID") if file_meta is not None else None
-    lossy = raw_text(header, "LossyImageCompression") == b"01" or syntax in _LOSSY_SYNTAXES
-    dataset.LossyImageCompression = "01" if lossy else "00"
-    if lossy:
-        ratio = raw_text(header, "LossyImageCompressionRatio").decode("ascii", "replace")
-        method = raw_text(header, "LossyImageCompressionMethod").decode("ascii", "replace")
-        if _RATIO.fullmatch(ratio):
-            dataset.LossyImageCompressionRatio = ratio
-        if _METHOD.fullmatch(method):
-            dataset.LossyImageCompressionMethod = method
 
 
 def _add_derivation(dataset: Dataset, knee: KneeFinding, drawing: Drawing) -> None:
@@ -133,11 +91,4 @@ def _add_derivation(dataset: Dataset, knee: KneeFinding, drawing: Drawing) -> No
     )
     method = codes.SALIENCY_METHODS.get(knee.saliency.method, codes.SALIENCY_METHODS["saliency"])
     dataset.DerivationCodeSequence = DicomSequence([code_item(method)])
-    source = Dataset()
-    source.ReferencedSOPClassUID = knee.source.sop_class_uid
-    source.ReferencedSOPInstanceUID = knee.source.sop_instance_uid
-    if knee.source.frame is not None:
-        source.ReferencedFrameNumber = knee.source.frame
-    source.PurposeOfReferenceCodeSequence = DicomSequence([code_item(codes.SOURCE_FOR_PROCESSING)])
-    source.SpatialLocationsPreserved = "NO"
-    dataset.SourceImageSequence = DicomSequence([source])
+    dataset.SourceImageSequence = DicomSequence([source_item(knee.source)])

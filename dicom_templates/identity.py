@@ -18,7 +18,7 @@ from inference.findings import ModelIdentity, Side
 
 MANUFACTURER: Final = "Genu"
 MODEL_NAME: Final = "Genu"
-TEMPLATE_VERSION: Final = "1"  # part of every derived UID: raise it whenever the same findings give other bytes
+TEMPLATE_VERSION: Final = "2"  # part of every derived UID: raise it whenever the same findings give other bytes
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.53610437644813027000889899365678356357")
 RESEARCH: Final = "RESEARCH"  # Content Qualification (0018,9004)
 RESEARCH_MARK: Final = codes.RESEARCH_USE.meaning
@@ -43,11 +43,21 @@ HEATMAP_SERIES: Final = {
     Side.RIGHT: SeriesKind("heatmap-right", 9902, "Genu AI heatmap RIGHT knee (RESEARCH)", "OT"),
     Side.LEFT: SeriesKind("heatmap-left", 9903, "Genu AI heatmap LEFT knee (RESEARCH)", "OT"),
 }
+CARD_SERIES: Final = SeriesKind("card", 9904, "Genu AI refusal card (RESEARCH)", "OT")
 
 
 def derived_uid(*parts: str) -> UID:
-    """A UID under 2.25 (PS3.5 B.2) that depends on the parts only: the integer of a UUID version 5 over them."""
-    name = "\x1f".join(part.replace("\x1f", " ") for part in (*parts, f"template {TEMPLATE_VERSION}"))
+    """A UID under 2.25 (PS3.5 B.2) that depends on the parts and the template: the integer of a UUID version 5."""
+    return _hashed_uid(*parts, f"template {TEMPLATE_VERSION}")
+
+
+def lasting_uid(*parts: str) -> UID:
+    """Like `derived_uid`, for what outlives our templates: an installation, a patient's knee."""
+    return _hashed_uid(*parts, "template 1")  # as first published
+
+
+def _hashed_uid(*parts: str) -> UID:
+    name = "\x1f".join(part.replace("\x1f", " ") for part in parts)
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, name).int}")
 
 
@@ -72,9 +82,9 @@ def tracking_uid(header: Dataset, side: Side, study_uid: str) -> UID:
     """
     patient_id = raw_text(header, "PatientID")
     if not patient_id:
-        return derived_uid("tracking", "study", study_uid, side.value)
+        return lasting_uid("tracking", "study", study_uid, side.value)
     issuer = raw_text(header, "IssuerOfPatientID")
-    return derived_uid("tracking", "patient", issuer.hex(), patient_id.hex(), side.value)
+    return lasting_uid("tracking", "patient", issuer.hex(), patient_id.hex(), side.value)
 
 
 def content_digest(data: bytes) -> str:

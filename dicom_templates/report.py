@@ -26,8 +26,9 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, Comprehensive3DSRStorage
 
 from dicom_templates import codes
+from dicom_templates.card import card_key, image_of
 from dicom_templates.context import PredecessorRef, ReportContext
-from dicom_templates.groups import knee_group, refusal_group
+from dicom_templates.groups import knee_group, picture_item, refusal_group
 from dicom_templates.identity import (
     MANUFACTURER,
     MODEL_NAME,
@@ -49,12 +50,13 @@ def build_report(
     header: Dataset,
     looked_at: Sequence[tuple[SourceImage, Dataset]],
     heatmaps: Sequence[Dataset],
+    cards: Mapping[str, Dataset],
     context: ReportContext,
 ) -> Dataset:
     """The report of one study (PS3.3 A.35.13, PS3.16 TID 1500), ready to be written.
 
     `header` gives patient and study; `looked_at` the source images with their headers in a stable order; `heatmaps` one
-    Secondary Capture per item of `findings.knees`, in the same order.
+    Secondary Capture per item of `findings.knees`, in the same order; `cards` the refusal cards by `card.card_key`.
     """
     dataset = framed(
         header,
@@ -75,12 +77,12 @@ def build_report(
             *_observation_context(context),
             CodeContentItem(codes.PROCEDURE_REPORTED, codes.RADIOGRAPHY, RelationshipTypeValues.HAS_CONCEPT_MOD),
             *_image_library(looked_at),
-            *_results(findings, header, sources, heatmaps),
+            *_results(findings, header, sources, heatmaps, cards),
         ]
     )
     for element in root:
         dataset[element.tag] = element
-    _add_evidence(dataset, findings.study_instance_uid, looked_at, heatmaps)
+    _add_evidence(dataset, findings.study_instance_uid, looked_at, [*heatmaps, *cards.values()])
     return dataset
 
 
@@ -190,7 +192,11 @@ def _library_entry(image: SourceImage) -> ContentItem:
 
 
 def _results(
-    findings: StudyFindings, header: Dataset, sources: Mapping[str, SourceImage], heatmaps: Sequence[Dataset]
+    findings: StudyFindings,
+    header: Dataset,
+    sources: Mapping[str, SourceImage],
+    heatmaps: Sequence[Dataset],
+    cards: Mapping[str, Dataset],
 ) -> list[ContentItem]:
     """Imaging Measurements with its groups, then as Qualitative Evaluations what has no image to be drawn on."""
     study_uid = findings.study_instance_uid
@@ -200,23 +206,25 @@ def _results(
     homeless: list[Refusal] = []
     canvas = next((image for image in sources.values() if image.rows > 0 and image.columns > 0), None)
     for refusal in findings.refusals:
-        image = sources.get(refusal.source) if refusal.source else canvas
-        if image is None or image.rows <= 0 or image.columns <= 0:
+        image = image_of(refusal, sources) if refusal.source else canvas
+        if image is None:
             homeless.append(refusal)
         else:
-            groups.append(refusal_group(refusal, image, study_uid))
+            key = card_key(refusal, sources)
+            groups.append(refusal_group(refusal, image, study_uid, None if key is None else cards[key]))
     items: list[ContentItem] = []
     if groups:
         measurements = ContainerContentItem(name=codes.IMAGING_MEASUREMENTS, relationship_type=_CONTAINS)
         measurements.ContentSequence = ContentSequence(groups)
         items.append(measurements)
     if homeless or not groups:
-        items.append(_qualitative_evaluations(homeless))
+        told = any(card_key(refusal, sources) == "" for refusal in homeless)
+        items.append(_qualitative_evaluations(homeless, cards[""] if told else None))
     return items
 
 
-def _qualitative_evaluations(refusals: Sequence[Refusal]) -> ContentItem:
-    """TID 1500 rows 12 to 14: coded reasons and sentences for refusals without an image."""
+def _qualitative_evaluations(refusals: Sequence[Refusal], card: Dataset | None) -> ContentItem:
+    """TID 1500 rows 12 to 14: coded reasons and sentences for refusals without an image, and the card of the study."""
     container = ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
     items: list[ContentItem] = [
         CodeContentItem(codes.INTENDED_USE.code, codes.RESEARCH_USE.code, _CONTAINS),
@@ -226,19 +234,21 @@ def _qualitative_evaluations(refusals: Sequence[Refusal]) -> ContentItem:
         text = ascii_text(f"{concept.meaning}: {refusal.reason}", 1024)
         items.append(CodeContentItem(codes.REFUSAL.code, concept.code, _CONTAINS))
         items.append(TextContentItem(codes.REFUSAL_TEXT.code, text, _CONTAINS))
+    if card is not None:
+        items.append(picture_item(codes.REFUSAL_CARD.code, card))
     container.ContentSequence = ContentSequence(items)
     return container
 
 
 def _add_evidence(
-    dataset: Dataset, study_uid: str, looked_at: Sequence[tuple[SourceImage, Dataset]], heatmaps: Sequence[Dataset]
+    dataset: Dataset, study_uid: str, looked_at: Sequence[tuple[SourceImage, Dataset]], pictures: Sequence[Dataset]
 ) -> None:
-    """Current Requested Procedure Evidence Sequence: every source and every heatmap, each once (PS3.3 C.17.2)."""
+    """Current Requested Procedure Evidence Sequence: every source and every picture, each once (PS3.3 C.17.2)."""
     references = [
         (study_uid, image.series_instance_uid, image.sop_class_uid, image.sop_instance_uid) for image, _ in looked_at
     ]
     references += [
-        (study_uid, str(item.SeriesInstanceUID), str(item.SOPClassUID), str(item.SOPInstanceUID)) for item in heatmaps
+        (study_uid, str(item.SeriesInstanceUID), str(item.SOPClassUID), str(item.SOPInstanceUID)) for item in pictures
     ]
     if references:
         dataset.CurrentRequestedProcedureEvidenceSequence = _hierarchy(dict.fromkeys(references))

@@ -9,7 +9,7 @@ from hashlib import sha256
 from importlib.metadata import version
 
 from dicom_templates.compose import PredecessorRef, ReportContext
-from dicom_templates.identity import derived_uid
+from dicom_templates.identity import lasting_uid
 from plugin.rows import Predecessor
 from plugin.settings import Settings, Station
 
@@ -37,7 +37,7 @@ def report_context(
 
 def device_uid(station: Station) -> str:
     """The Device UID of this installation: as configured, else derived from its serial number."""
-    return station.device_uid or str(derived_uid("observer", station.device_serial))
+    return station.device_uid or str(lasting_uid("observer", station.device_serial))
 
 
 def _reference(predecessor: Predecessor) -> PredecessorRef:

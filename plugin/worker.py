@@ -1,4 +1,4 @@
-"""`genu worker`: claims a study, scores it, writes report and heatmaps, and hands them to the outbox.
+"""`genu worker`: claims a study, scores it, writes report, heatmaps and refusal cards, and hands them to the outbox.
 
 The only process that loads torch, and only in `load_predictor`. `genu listen` starts and supervises as many as
 configured; `genu worker --config FILE` runs one alone.

@@ -7,11 +7,12 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from dicom_templates.capture import CAPTION_SEPARATOR
+from dicom_templates.card_drawing import draw_card
 from dicom_templates.check_report import children
 from dicom_templates.checker import check, check_study, compare_identity
 from dicom_templates.compose import compose
 from dicom_templates.drawing import caption_band, caption_lines
-from dicom_templates.heatmap import CAPTION_SEPARATOR
 from inference.findings import Refusal, RefusalCode, Side
 from tests.dicom_templates.factory import STAND_IN, context, header, image, knee, study, uid
 
@@ -19,7 +20,7 @@ Change = Callable[[Dataset], None]
 
 
 def objects(grade: int = 1) -> tuple[Dataset, ...]:
-    """A heatmap and a report with one scored knee, one refusal on an image and one without."""
+    """A heatmap, a card of an image, one of the study, and a report with one scored knee."""
     refusals = [
         Refusal(RefusalCode.NOT_A_KNEE, "BodyPartExamined is CHEST.", uid(2)),
         Refusal(RefusalCode.UNREADABLE, "The file ends early.", uid(9)),
@@ -125,6 +126,8 @@ REPORT_DEFECTS: dict[str, tuple[Change, str]] = {
     "refusal without reason": (drop("REFUSAL", lambda r: group(r, 1)), "neither a grade nor a reason"),
     "refusal without words": (drop("REFUSAL-TEXT", lambda r: group(r, 1)), "one sentence for each reason"),
     "refusal without mark": (drop("USE", lambda r: group(r, 1)), "research mark"),
+    "refusal without card": (drop("121200", lambda r: group(r, 1)), "refers to no refusal card"),
+    "study refusal without card": (drop("REFUSAL-CARD", lambda r: children(r, "C0034375")[0]), "no refusal card"),
     "study refusal without words": (drop("REFUSAL-TEXT", lambda r: children(r, "C0034375")[0]), "one sentence"),
     "nothing said": (lambda r: (drop("126010")(r), drop("C0034375")(r), None)[-1], "holds neither"),
     "evidence missing": (remove("CurrentRequestedProcedureEvidenceSequence"), "not in the evidence"),
@@ -184,6 +187,82 @@ HEATMAP_DEFECTS: dict[str, tuple[Change, str]] = {
 }
 
 
+def redraw(*exchange: tuple[str, str]) -> Change:
+    """Claim and burn in a card with other words."""
+
+    def change(card: Dataset) -> None:
+        for old, new in exchange:
+            assert old in card.ImageComments, old
+            card.ImageComments = card.ImageComments.replace(old, new)
+        pixels = draw_card(card.ImageComments.split(CAPTION_SEPARATOR))
+        card.Rows, card.Columns = pixels.shape[:2]
+        card.PixelData = pixels.tobytes()
+
+    return change
+
+
+def spot(card: Dataset) -> None:
+    """Change one pixel of the text."""
+    data = bytearray(card.PixelData)
+    data[len(data) // 2] ^= 255
+    card.PixelData = bytes(data)
+
+
+CARD_DEFECTS: dict[str, tuple[Change, str]] = {
+    "no research mark": (remove("ContentQualification"), "Content Qualification"),
+    "a reason only claimed": (comment("Not a knee", "Side unknown"), "the pixels do not show"),
+    "one pixel": (spot, "the pixels do not show"),
+    "no pixels": (remove("PixelData"), "the pixels do not show"),
+    "no caption": (remove("ImageComments"), "names no reason"),
+    "a reason that is not ours": (redraw(("Not a knee", "Not today")), "not in the table"),
+    "the remedy of another reason": (redraw(("Not a knee", "Side unknown")), "what to do about side_unknown"),
+    "nothing found": (redraw(("Found: ", "")), "what was found"),
+    "no heading": (redraw(("NOT SCORED", "SCORED")), "the heading"),
+    "a knee in the heading": (redraw(("NOT SCORED", "LEFT KNEE NOT SCORED")), "the heading"),
+    "laterality": (put("ImageLaterality", "L"), "the caption of the card is about"),
+    "mark not burned in": (redraw(("AI - RESEARCH", "AI")), "does not say 'AI - RESEARCH"),
+    "identity": (redraw(("CHEST", "PHANTOM-1")), "the value of PatientID"),
+    "a name": (redraw(("CHEST", "Phantom")), "the value of PatientName"),
+    "burned in not said": (put("BurnedInAnnotation", "NO"), "BurnedInAnnotation"),
+    "original": (put("ImageType", ["ORIGINAL", "PRIMARY"]), "Image Type"),
+    "pixel spacing": (put("PixelSpacing", [1, 1]), "Pixel Spacing"),
+}
+
+
+@pytest.mark.parametrize("name", CARD_DEFECTS)
+def test_each_defect_of_a_card_is_told(name: str) -> None:
+    change, words = CARD_DEFECTS[name]
+    card = objects()[1]
+    change(card)
+    assert [complaint for complaint in check(card) if words in complaint], check(card)
+
+
+@pytest.mark.parametrize("defect", ["side of the caption", "side in the description"])
+def test_a_card_of_one_knee_names_no_other(defect: str) -> None:
+    refusal = Refusal(RefusalCode.SIDE_UNKNOWN, "Left and right look alike.", uid(1), Side.LEFT)
+    card = compose(study([], [refusal], [image()]), [header()], context()).cards[0]
+    assert check(card) == []
+    if defect == "side of the caption":
+        redraw(("the LEFT knee on", "the RIGHT knee on"))(card)
+    else:
+        card.DerivationDescription = "RIGHT knee"
+    assert any("does not name the side LEFT" in complaint for complaint in check(card)), check(card)
+
+
+def test_report_and_cards_are_compared() -> None:
+    heatmap, card, of_study, report = objects()
+    assert check_study([heatmap, card, of_study, report]) == []
+    assert any("refers to the card" in complaint for complaint in check_study([heatmap, card, report]))
+    drop("121200", lambda r: group(r, 1))(report)
+    assert any("no refusal of the report refers" in complaint for complaint in check_study((*objects()[:3], report)))
+    other = Refusal(RefusalCode.DERIVED_IMAGE, "ImageType contains MPR.", uid(2), Side.LEFT)
+    forged = compose(study([], [other], [image(2)]), [header(2)], context()).cards[0]
+    forged.SOPInstanceUID = card.SOPInstanceUID
+    complaints = check_study([heatmap, forged, of_study, objects()[-1]])
+    assert any("does not say R-NOT-KNEE of sides []" in complaint for complaint in complaints)
+    assert any("does not say what the report says" in complaint for complaint in complaints)
+
+
 def test_no_complaint_about_what_genu_writes() -> None:
     assert check_study(objects()) == []
 
@@ -195,6 +274,9 @@ def test_patients_may_be_called_like_words_of_the_caption(name: str) -> None:
     assert check(heatmap) == []
     heatmap.PatientID = str(heatmap.ImageComments).split("bundle ")[1][:3]
     assert check(heatmap) == []
+    card = objects()[1]
+    card.PatientName = name
+    assert check(card) == []
 
 
 @pytest.mark.parametrize("name", REPORT_DEFECTS)
@@ -214,18 +296,20 @@ def test_each_defect_of_a_heatmap_is_told(name: str) -> None:
 
 
 def test_report_and_heatmap_are_compared() -> None:
-    heatmap, report = objects()
+    heatmap, *cards, report = objects()
     assert any("not among the objects" in complaint for complaint in check_study([report]))
     right = compose(study([knee(Side.RIGHT, 1, model=STAND_IN)]), [header()], context()).heatmaps[0]
     right.SOPInstanceUID = heatmap.SOPInstanceUID
-    assert any("is of side R" in complaint for complaint in check_study([right, report]))
+    assert any("is of side R" in complaint for complaint in check_study([right, *cards, report]))
     recaption(Side.LEFT, 2)(heatmap)
-    assert any("shows KL 2, its group says ['KL-1']" in complaint for complaint in check_study([heatmap, report]))
+    assert any(
+        "shows KL 2, its group says ['KL-1']" in complaint for complaint in check_study([heatmap, *cards, report])
+    )
 
 
 def test_identity_is_compared_between_objects_and_with_the_source() -> None:
-    heatmap, report = objects()
+    heatmap, *cards, report = objects()
     assert compare_identity(report, header()) == []
     report.PatientID = "PHANTOM-2"
     assert "PatientID is not the value of the source" in compare_identity(report, header())
-    assert "PatientID differs between objects of one study" in check_study([heatmap, report])
+    assert "PatientID differs between objects of one study" in check_study([heatmap, *cards, report])

@@ -1,5 +1,6 @@
 """The table of codes: complete, within DICOM's lengths, and published as it is."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,16 @@ def test_values_and_meanings_are_unique_short_and_ascii() -> None:
 def test_every_refusal_code_has_a_concept() -> None:
     assert set(codes.REFUSALS) == set(RefusalCode)
     assert all(concept in codes.TABLE for concept in codes.REFUSALS.values())
+
+
+def test_every_refusal_code_has_a_remedy_and_the_documentation_gives_the_same() -> None:
+    assert set(codes.REMEDIES) == set(RefusalCode)
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for code, remedy in codes.REMEDIES.items():
+        assert 10 <= len(remedy) <= 140, remedy
+        assert remedy.isascii()
+        assert remedy.endswith(".")
+        assert re.search(rf"^\| `{code.value}` \| .+ \| {re.escape(remedy)} \|$", page, re.MULTILINE), code
 
 
 def test_sides_are_not_exchanged() -> None:

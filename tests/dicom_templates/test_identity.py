@@ -2,7 +2,7 @@
 
 import pytest
 
-from dicom_templates.identity import ascii_text, derived_uid, tracking_uid
+from dicom_templates.identity import ascii_text, derived_uid, lasting_uid, tracking_uid
 from inference.findings import Side
 from tests.dicom_templates.factory import context, header, with_raw
 
@@ -16,9 +16,14 @@ def test_derived_uids_are_valid_stable_and_told_apart() -> None:
     others = {derived_uid("report", "1.2", "3"), derived_uid("report", "1.2.3", ""), derived_uid("heatmap", "1.2.3")}
     assert len(others) == 3
     assert uid not in others
-    assert uid == "2.25.334216108184080134082890684430922001442", (
+    assert uid == "2.25.155730981672123402402330818657822106663", (
         "derived UIDs are a contract: raise TEMPLATE_VERSION when bytes change"
     )
+
+
+def test_what_outlives_templates_is_not_touched_by_them() -> None:
+    assert lasting_uid("report", "1.2.3") == "2.25.334216108184080134082890684430922001442"
+    assert tracking_uid(header(), Side.LEFT, "1.2") == "2.25.85267948206901199860799095000733767306"
 
 
 def test_tracking_follows_patient_and_side_only() -> None:

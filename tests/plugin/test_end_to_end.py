@@ -113,9 +113,12 @@ def test_what_cannot_be_scored_is_refused_in_a_report(site: Site) -> None:
     chest = phantoms.dx_chest(identity="e2e-chest")
     site.send(chest)
     (report,) = site.wait_for_reports(chest.StudyInstanceUID)
-    assert len(site.stored(chest.StudyInstanceUID)) == 1
+    objects = site.stored(chest.StudyInstanceUID)
+    assert sorted(int(dataset.SeriesNumber) for dataset in objects) == [9901, 9904]
+    assert checker.check_study(objects) == []
     assert "R-NOT-KNEE" in str(report)
     (job,) = site.revisions(chest.StudyInstanceUID)
+    assert len(job["result"]["files"]) == 2
     assert [refusal["code"] for refusal in job["result"]["refusals"]] == ["not_a_knee"]
 
 

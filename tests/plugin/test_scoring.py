@@ -71,12 +71,13 @@ def test_the_files_named_are_the_files_written_and_pass_our_checker(scored: tupl
     assert sorted(named) == sorted(path.name for path in out.iterdir() if path.name != "results.jsonl")
     for line in lines(out):
         objects = [pydicom.dcmread(out / name) for name in line["files"]]
+        cards = len({refusal.get("source") for refusal in line["refusals"]})
         assert len(objects) == (
-            len(line["knees"]) + 1 if line["status"] in ("scored", "refused") and line["study"] else 0
+            len(line["knees"]) + cards + 1 if line["status"] in ("scored", "refused") and line["study"] else 0
         )
+        assert checker.check_study(objects) == []
         for dataset in objects:
             assert dataset.StudyInstanceUID == line["study"]
-            assert not checker.check(dataset)
         if objects:
             assert objects[-1].Modality == "SR"
 

@@ -150,7 +150,7 @@ def test_a_refusal_that_escapes_the_scorer_is_a_result(queue: Queue, clock: Cloc
     work(queue, clock, refuse)
     job = only_job(queue, study)
     assert (job.state, job.status) == ("done", "refused")
-    assert [item.kind for item in queue.objects_of(job.job_id)] == [ObjectKind.REPORT]
+    assert [item.kind for item in queue.objects_of(job.job_id)] == [ObjectKind.CARD, ObjectKind.REPORT]
 
 
 @pytest.mark.parametrize("content", [b"", b"not DICOM at all", b"\0" * 128 + b"DICM" + b"\xff" * 64])

@@ -18,7 +18,7 @@ CLAIM = Claim(7, "1.2.3", 1, 2, 1, "w", 60.0, 0.0, (), (), None)
 
 
 def composed() -> Composed:
-    return Composed(report=film(1, 1), heatmaps=(film(1, 2), film(1, 3)))
+    return Composed(report=film(1, 1), heatmaps=(film(1, 2), film(1, 3)), cards=(film(1, 4),))
 
 
 def test_all_is_synced_files_before_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,8 +32,8 @@ def test_all_is_synced_files_before_folders(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "fsync", fsync)
     written = write_results(composed(), tmp_path, CLAIM)
-    assert synced == ["file"] * 3 + ["folder"] * 3
-    assert [item.kind.value for item in written] == ["heatmap", "heatmap", "report"]
+    assert synced == ["file"] * 4 + ["folder"] * 3
+    assert [item.kind.value for item in written] == ["heatmap", "heatmap", "card", "report"]
     for item in written:
         content = (tmp_path / item.relative_path).read_bytes()
         assert (len(content), sha256(content).hexdigest()) == (item.size, item.sha256)
