@@ -147,6 +147,16 @@ def test_a_refusal_says_why_over_the_film(ohif: Ohif, viewer: Viewer) -> None:
     assert np.percentile(seen, 90) > 60  # not black
 
 
+@pytest.mark.parametrize("words", ["ViewPosition says LL", "Rows (0)"])
+def test_the_card_of_a_refusal_is_on_the_canvas(ohif: Ohif, viewer: Viewer, words: str) -> None:
+    study = study_of(viewer, words)
+    (card,) = by_genu(viewer, study, "card")
+    ohif.open_study(study)
+    ohif.open_series("refusal card")
+    seen = ohif.wait_for(card.pixel_array)
+    assert alike(seen, card.pixel_array) > alike(seen, card.pixel_array[:, ::-1]) + 0.05
+
+
 def test_a_refusal_without_an_image_is_shown_as_text(ohif: Ohif, viewer: Viewer) -> None:
     study = study_of(viewer, "Rows (0)")
     ohif.open_study(study)
