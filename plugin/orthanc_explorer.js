@@ -9,6 +9,7 @@
   'use strict';
 
   var SOON = 1000, LATER = 5000;  // milliseconds between two looks
+  // `shown` is the number of revisions whose results the page lists; null when it was not asked yet.
   var timer = null, shown = null;
 
   function say(text) {
@@ -53,10 +54,12 @@
     }
     say(text);
     $('#genu-state').attr({ 'data-state': isBusy ? 'busy' : study.state, 'data-revision': study.revisions.length });
-    if (shown === 'busy' && !isBusy && typeof RefreshStudy === 'function') {
+    if (!isBusy && shown !== null && shown !== study.revisions.length && typeof RefreshStudy === 'function') {
       RefreshStudy();  // Explorer's own list of series, which has more now
     }
-    shown = isBusy ? 'busy' : 'idle';
+    if (!isBusy || shown === null) {
+      shown = isBusy ? -1 : study.revisions.length;
+    }
     if (isBusy || study.state === 'unknown') {
       look(uuid, isBusy ? SOON : LATER);
     }
@@ -125,7 +128,6 @@
     say('Asked for.');
     $('#genu-state').attr('data-state', 'busy');
     ask('POST', uuid, '/score', function() {
-      shown = 'busy';
       look(uuid, SOON / 4);
     });
   });

@@ -56,7 +56,7 @@ class Plugin:
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
         self._configuration = configuration
-        self._loaded = time.time()
+        self._loaded = float(int(time.time()))  # Orthanc's log of changes knows whole seconds
         self._link: SidecarLink | None = None
         self._trouble = "Genu is starting"
         # Orthanc 1.12 aborts at its end when these two die with its own references, so they are kept here.

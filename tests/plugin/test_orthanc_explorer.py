@@ -16,6 +16,7 @@ from tests.plugin.orthanc_rig import PASSWORD, ROOT, USER
 
 SCREENSHOTS = ROOT / "out" / "orthanc-test"
 MILLISECONDS = 60_000.0
+ONCE = pytest.mark.parametrize("site", ["installed"], indirect=True, scope="module")  # the kind makes no difference
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,7 @@ def test_a_study_is_followed_until_its_results_are_there_and_scored_again_by_the
     assert len(site.wait_for(film.StudyInstanceUID, 2)["revisions"]) == 2
 
 
+@ONCE
 def test_the_reason_of_a_refusal_is_shown(page: Page, site: GenuOrthanc) -> None:
     chest = phantoms.dx_chest(identity="explorer-chest")
     study = put(site, chest)
@@ -96,6 +98,7 @@ def test_the_reason_of_a_refusal_is_shown(page: Page, site: GenuOrthanc) -> None
     expect(page.locator("#genu-state")).to_contain_text(refusal["reason"], timeout=MILLISECONDS)
 
 
+@ONCE
 def test_what_comes_from_the_server_is_text(page: Page, site: GenuOrthanc) -> None:
     hostile = '<img src="x" onerror="window.broken = true">'
     study = put(site, phantoms.dx_knee("R", identity="explorer-hostile"))
@@ -111,6 +114,7 @@ def test_what_comes_from_the_server_is_text(page: Page, site: GenuOrthanc) -> No
     assert not page.evaluate("window.broken")
 
 
+@ONCE
 def test_when_genu_does_not_answer_the_page_says_why(page: Page, site: GenuOrthanc) -> None:
     study = put(site, phantoms.dx_knee("R", identity="explorer-hostile"))
     page.route("**/genu/studies/**", lambda route: route.fulfill(status=503, json={"error": "Genu does not run: x"}))

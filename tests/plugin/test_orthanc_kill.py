@@ -8,6 +8,7 @@ import random
 import subprocess
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.plugin.orthanc_genu import GenuOrthanc, ended, genu_orthanc
 from tests.plugin.standin import standin_bundle
 
 FILMS_A_ROUND = 3
+PATIENCE_SECONDS = 30.0
 
 
 def genu(folder: Path) -> dict[str, object]:
@@ -62,22 +64,44 @@ def account(server: GenuOrthanc, sent: dict[str, Path]) -> str:
     return f"{len(studies)} of {len(sent)} films sent are in Orthanc, each scored once"
 
 
+def wait_for_the_moment(server: GenuOrthanc, number: int, chance: random.Random) -> str:
+    """Every other kill comes at any time, the others while a study is scored or while its results are stored."""
+
+    def jobs() -> dict[str, int]:
+        answer = server.ask("GET", "/status")
+        return dict(answer.json()["jobs"]) if answer.ok else {"running": 0, "done": -1}
+
+    if number % 2 == 0:
+        time.sleep(chance.choice((chance.uniform(0.0, 1.0), chance.uniform(0.5, 4.0))))
+        return "any time"
+    before = jobs()["done"] if number % 4 == 3 else 0
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        now = jobs()
+        before = now["done"] if before < 0 else before
+        if now["running"] if number % 4 == 1 else now["done"] > before:
+            break
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0.0, 0.3 if number % 4 == 1 else 0.1))
+    return "while scoring" if number % 4 == 1 else "while storing"
+
+
 def run_rounds(folder: Path, rounds: int, seed: int) -> None:
     print(f"{rounds} rounds, seed {seed}")
     chance = random.Random(seed)
     sent: dict[str, Path] = {}
+    moments: Counter[str] = Counter()
     with genu_orthanc(folder, genu=genu(folder)) as server:
         for number in range(rounds):
             films = dict(film(folder / "films", f"kill-{seed}-{number}-{index}") for index in range(FILMS_A_ROUND))
             sent |= films
-            sender = threading.Thread(target=arrive, args=(server, list(films.values()), chance))
+            sender = threading.Thread(target=arrive, args=(server, list(films.values()), random.Random(seed + number)))
             sender.start()
-            # Now before anything has come, now when it is stable, now while it is scored or stored.
-            time.sleep(chance.choice((chance.uniform(0.0, 1.0), chance.uniform(0.5, 4.0))))
+            moments[wait_for_the_moment(server, number, chance)] += 1
             server.kill()
             sender.join()
             server.start()
-        print(account(server, sent))
+        print(account(server, sent), dict(moments))
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
@@ -93,34 +117,42 @@ def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     run_rounds(tmp_path, rounds=rounds, seed=int(os.environ.get("GENU_SOAK_SEED", "1")))
 
 
-def test_a_restart_finds_what_was_pending_and_does_not_repeat_what_was_done(tmp_path: Path) -> None:
-    done, pending = film(tmp_path / "films", "restart-done"), film(tmp_path / "films", "restart-pending")
-    with genu_orthanc(tmp_path, genu=genu(tmp_path)) as server:
-        server.send(done[1])
-        server.wait_for(done[0])
-        before = server.study(done[0])
-        server.send(pending[1])  # its stability is lost with the process
-        assert server.stop() == 0
-        server.start()
-        account(server, dict([done, pending]))
-        assert server.study(done[0]) == before
-        assert server.status()["orthanc"]["waiting_instances"] == 0
-
-
-def test_what_was_there_before_genu_is_left_alone(tmp_path: Path) -> None:
-    old, new = film(tmp_path / "films", "before-genu"), film(tmp_path / "films", "with-genu")
+def test_a_restart_finds_what_was_pending_and_repeats_nothing(tmp_path: Path) -> None:
+    old, done, pending = (film(tmp_path / "films", f"restart-{name}") for name in ("old", "done", "pending"))
     with ended(GenuOrthanc(tmp_path, genu=genu(tmp_path))) as server:
         with_genu = server.config
         server.config = with_genu | {"Plugins": []}
         server.start()
         server.send(old[1])
         server.stop()
+
         server.config = with_genu
         server.start()
-        server.send(new[1])
-        server.wait_for(new[0])
-        assert server.wait_until_idle()["jobs"]["done"] == 1
-        assert server.study(old[0])["state"] == "unknown"
-        # A person may ask for it.
-        assert server.ask("POST", f"/studies/{old[0]}/score").status_code == 202
-        assert server.wait_for(old[0])["status"] == "scored"
+        server.send(done[1])
+        server.wait_for(done[0])
+        before = server.study(done[0])
+        assert server.study(old[0])["state"] == "unknown"  # from before Genu's first start
+        server.send(pending[1])  # its stability is lost with the process
+        assert server.stop() == 0
+
+        server.start()
+        server.wait_for(pending[0])
+        assert server.study(done[0]) == before
+        assert server.wait_until_idle()["jobs"]["done"] == 2
+        assert server.ask("POST", f"/studies/{old[0]}/score").status_code == 202  # a person may ask for it
+        account(server, dict([old, done, pending]))
+        assert server.status()["orthanc"]["waiting_instances"] == 0
+
+
+def test_what_genu_forgot_orthanc_knows(tmp_path: Path) -> None:
+    """Its data folder is lost: what came since Genu's first start in this Orthanc is in the queue again, once."""
+    known = film(tmp_path / "films", "forgotten")
+    with ended(GenuOrthanc(tmp_path, genu=genu(tmp_path) | {"workers": {"count": 0}})) as server:
+        server.start()
+        server.send(known[1])
+        server.until(lambda: server.study(known[0]).get("state") == "queued", 20)
+        server.kill()
+        server.config["Genu"]["data_dir"] = str(tmp_path / "another")
+        server.start()
+        server.until(lambda: server.study(known[0]).get("state") == "queued", 20)
+        assert server.status()["jobs"]["queued"] == 1
