@@ -193,7 +193,7 @@ def check_genu(server: WebServer) -> Iterator[Check]:
     if answer.status not in SUCCESS or not status:
         said = _shown(status.get("error"))
         seen = f"Genu's plugin is there, its service does not answer (status {answer.status}): {said}"
-        remedy = "Orthanc's log says why; lines of Genu have genu in them. It is started again by itself"
+        remedy = f"mend what it says; Orthanc's log has more, in lines that begin with Genu ({PAGE})"
         yield Check(about, Verdict.FAILED, seen, remedy)
         return
     yield check_genu_version(status)
