@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 #
-# This file imports the module `orthanc` of Orthanc's Python plugin, which is under the AGPL-3.0-or-later, and so is
-# this file. What it imports of Genu stays under the Apache-2.0, which goes together with the AGPL, and does not import
-# `orthanc`. The rest of Genu runs in processes of its own, which speak with Orthanc by a socket and by HTTP.
+# This file imports `orthanc`, the module of Orthanc's Python plugin (AGPL-3.0-or-later), and cannot run without Orthanc.
+# The Orthanc project counts such a script as a plugin of Orthanc, which no permissive licence may cover; who passes it
+# on together with Orthanc, or offers both over a network, has to offer its source as well:
+# https://orthanc.uclouvain.be/book/faq/licensing.html, https://orthanc.uclouvain.be/book/plugins/python.html#licensing
+# What it imports of Genu stays under the Apache-2.0, which goes together with the AGPL, and does not import `orthanc`.
+# The rest of Genu runs in processes of its own, which speak with Orthanc by a socket and by HTTP. See docs/orthanc.md.
 """Genu inside Orthanc: set "PythonScript" to this file. It starts the sidecar, nudges it, and passes requests on.
 
 Nothing here works on images or waits for anybody but a REST client, and nothing raises: an exception while this file
