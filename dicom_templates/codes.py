@@ -140,7 +140,7 @@ _REFUSAL_ROWS: dict[RefusalCode, tuple[str, str, str, str]] = {  # value, meanin
         "R-NO-FRONTAL",
         "No frontal view",
         "The grade is defined on frontal views only.",
-        "Send the frontal (AP or PA) view of the study.",
+        "Nothing, if the view is right; send the frontal (AP or PA) view where the study lacks it.",
     ),
     RefusalCode.VIEW_UNKNOWN: (
         "R-VIEW-UNKNOWN",

@@ -184,8 +184,9 @@ class KneeFinding:
 class StudyFindings:
     """The result of one study: knees scored, refusals, and what is needed to draw.
 
-    `renderings` maps SOP Instance UIDs of scored images to uint8 arrays (rows, columns), the image as a reader would
-    see it. `looked_at` lists all instances that were read, in a stable order.
+    `renderings` maps SOP Instance UIDs to uint8 arrays (rows, columns), the image as a reader would see it: of all
+    scored images, and of refused ones that got as far as their pixels. `looked_at` lists all instances that were read,
+    in a stable order.
     """
 
     study_instance_uid: str

@@ -108,14 +108,13 @@ class Predictor:
         for candidate in selection.candidates:
             try:
                 image = load_display(candidate.instance, self.limits)
+                renderings[image.source.sop_instance_uid] = (image.values * 255).round().astype(np.uint8)
                 found, lost = self._knees(candidate, image)
             except RefusalError as error:
                 refusals.append(_with_source(error.refusal, candidate))
                 continue
             refusals += lost
             knees += found
-            if found:
-                renderings[image.source.sop_instance_uid] = (image.values * 255).round().astype(np.uint8)
         return StudyFindings(
             study_instance_uid=study.study_instance_uid,
             knees=self._findings(knees),

@@ -56,6 +56,7 @@ def test_both_knees_in_one_half_have_no_side(predictor: Predictor, tmp_path: Pat
     findings = score(predictor, tmp_path, [ds])
     assert findings.knees == ()
     assert [refusal.code for refusal in findings.refusals] == [RefusalCode.SIDE_UNKNOWN]
+    assert findings.renderings[ds.SOPInstanceUID].shape == film.shape  # for the refusal card
 
 
 @pytest.mark.parametrize("rows", [3, 40])
