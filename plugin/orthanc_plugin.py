@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 #
-# This file imports `orthanc`, the module of Orthanc's Python plugin (AGPL-3.0-or-later), and cannot run without Orthanc.
+# This file imports `orthanc`, the module of Orthanc's Python plugin (AGPL-3.0-or-later), and runs in no other program.
 # The Orthanc project counts such a script as a plugin of Orthanc, which no permissive licence may cover; who passes it
 # on together with Orthanc, or offers both over a network, has to offer its source as well:
 # https://orthanc.uclouvain.be/book/faq/licensing.html, https://orthanc.uclouvain.be/book/plugins/python.html#licensing
