@@ -193,3 +193,12 @@ def test_everything_ends_with_orthanc(site: GenuOrthanc) -> None:
     assert site.stop() == 0
     assert time.monotonic() - began < 15.0
     assert not [process for process in family if process.is_running()]
+
+
+def test_orthanc_says_at_once_that_a_study_is_stable(tmp_path: Path) -> None:
+    film = phantoms.dx_knee("L", identity="orthanc-nudge")
+    rarely = {"orthanc": {"poll_seconds": 600}, "workers": {"count": 0}, "data_dir": str(tmp_path / "genu")}
+    with genu_orthanc(tmp_path, genu=rarely) as server:
+        server.until(lambda: server.status()["orthanc"]["error"] is None, 20)
+        server.send_datasets(film)
+        server.until(lambda: server.study(film.StudyInstanceUID).get("state") == "queued", 20)
