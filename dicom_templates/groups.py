@@ -165,8 +165,8 @@ def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
 
 
 def _measurements(knee: KneeFinding) -> list[Measurement]:
-    """The five probabilities and the expected grade, to four decimals."""
-    rows = [*zip(codes.KL_PROBABILITIES, knee.kl.probabilities, strict=True), (codes.KL_EXPECTED, knee.kl.expected)]
+    """The expected grade, first because some viewers draw the first five numbers only; then the probabilities."""
+    rows = [(codes.KL_EXPECTED, knee.kl.expected), *zip(codes.KL_PROBABILITIES, knee.kl.probabilities, strict=True)]
     return [
         Measurement(name=concept.code, value=round(float(value), 4), unit=codes.NO_UNITS) for concept, value in rows
     ]

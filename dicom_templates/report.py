@@ -225,7 +225,9 @@ def _results(
 
 def _qualitative_evaluations(refusals: Sequence[Refusal], card: Dataset | None) -> ContentItem:
     """TID 1500 rows 12 to 14: coded reasons and sentences for refusals without an image, and the card of the study."""
-    container = ContainerContentItem(name=codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
+    container = ContainerContentItem(
+        codes.QUALITATIVE_EVALUATIONS, is_content_continuous=False, relationship_type=_CONTAINS
+    )
     items: list[ContentItem] = [
         CodeContentItem(codes.INTENDED_USE.code, codes.RESEARCH_USE.code, _CONTAINS),
     ]

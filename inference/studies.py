@@ -145,9 +145,8 @@ def _other_classes(instances: Iterable[Instance]) -> list[Refusal]:
 
 
 def _other_class(uid: str, found: list[Instance]) -> Refusal:
-    count = f"{len(found)} instance{'s' if len(found) > 1 else ''}"
     known = UID(uid).name
     name = uid if known == uid or not known.isascii() else f"{known} ({uid})"
     hint = " The site can opt in to Secondary Capture in the settings." if uid == SECONDARY_CAPTURE else ""
-    reason = f"{count} of SOP class {name}: no radiograph that Genu scores.{hint}"
+    reason = f"SOP class {name}: no radiograph that Genu scores.{hint}"
     return Refusal(RefusalCode.UNSUPPORTED_SOP_CLASS, reason, found[0].sop_instance_uid if len(found) == 1 else None)

@@ -2,6 +2,8 @@
 
 import json
 
+from dicom_templates.codes import REFUSALS
+from inference.findings import RefusalCode
 from plugin.results import ResultLine
 from plugin.rows import JobRow, JobState
 
@@ -33,5 +35,5 @@ def of_result(line: ResultLine) -> str:
 
 
 def _what(refusal: ResultLine) -> str:
-    side = SIDES.get(refusal.get("side", ""), "")
-    return f"{side} knee, {refusal['code']}".strip().capitalize() if side else str(refusal["code"]).capitalize()
+    side, meaning = SIDES.get(refusal.get("side", ""), ""), REFUSALS[RefusalCode(refusal["code"])].meaning
+    return f"{side.capitalize()} knee, {meaning[:1].lower()}{meaning[1:]}" if side else meaning

@@ -36,16 +36,16 @@ def line(status: str, knees: list[tuple[str, int]] = [], refusals: list[tuple[st
             "Right knee: Kellgren-Lawrence grade 3; left knee: Kellgren-Lawrence grade 0 (research only).",
         ),
         (
-            job(JobState.DONE, result=line("scored", [("R", 2)], [("knee_not_found", "No knee there.", "L")])),
-            "Right knee: Kellgren-Lawrence grade 2 (research only). Left knee, knee_not_found: No knee there.",
+            job(JobState.DONE, result=line("scored", [("R", 2)], [("no_knee_found", "No knee there.", "L")])),
+            "Right knee: Kellgren-Lawrence grade 2 (research only). Left knee, no knee found in pixels: No knee there.",
         ),
         (
-            job(JobState.DONE, result=line("refused", [], [("not_frontal", "A lateral view.", "")])),
-            "Refused. Not_frontal: A lateral view.",
+            job(JobState.DONE, result=line("refused", [], [("no_frontal_view", "A lateral view.", "")])),
+            "Refused. No frontal view: A lateral view.",
         ),
         (
             job(JobState.DONE, result=line("nothing_to_score", [], [("unsupported_sop_class", "MR.", "")])),
-            "Nothing to score. Unsupported_sop_class: MR.",
+            "Nothing to score. SOP class not supported: MR.",
         ),
     ],
 )
