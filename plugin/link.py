@@ -30,11 +30,12 @@ LINE_BYTES = 1024**2
 
 @dataclass(frozen=True)
 class Hello:
-    """What the plugin says first. `since` is when Genu first ran in this Orthanc (POSIX seconds)."""
+    """What the plugin says first: `since` when Genu runs in this Orthanc (POSIX), its StableAge in seconds if known."""
 
     settings: Settings
     since: float | None
     database: str
+    stable_age: int | None = None
 
 
 class Link:
@@ -60,9 +61,12 @@ class Link:
             raise ConfigurationError(
                 'the "Genu" section of Orthanc\'s configuration is no table: write {"name": value}'
             )
-        since = line.get("since")
+        since, age = line.get("since"), line.get("stable_age")
         return Hello(
-            from_orthanc(section, known), None if since is None else float(since), str(line.get("database", ""))
+            settings=from_orthanc(section, known),
+            since=None if since is None else float(since),
+            database=str(line.get("database", "")),
+            stable_age=age if isinstance(age, int) else None,
         )
 
     def serve(self, answer: Callable[[str, list[str]], Reply], nudge: Callable[[], None]) -> None:

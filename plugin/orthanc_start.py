@@ -15,7 +15,7 @@ from plugin.sidecar_link import Sidecar
 # No Python but the sidecar's own may find its packages, and Orthanc's own secrets are none of its business.
 UNWANTED: Final = ("PYTHON", "VIRTUAL_ENV", "ORTHANC_")
 OURS, SETTING = "GENU_ORTHANC_", "GENU_ORTHANC__"  # the first is for orthanc.json alone, the second is a setting
-HTTP_PORT, HTTP_THREADS = 8042, 50  # Orthanc's defaults
+HTTP_PORT, HTTP_THREADS, STABLE_AGE = 8042, 50, 60  # Orthanc's defaults
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def sidecar(configuration: Mapping[str, Any], place: Place, environment: Mapping
             "orthanc": _address(configuration, place, given) | ({} if _has_identity(given) else {"token": known.token}),
             "since": known.since,
             "database": known.database,
+            "stable_age": configuration.get("StableAge", STABLE_AGE),
         },
     )
 

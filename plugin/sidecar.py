@@ -84,6 +84,7 @@ class Following:
             "cursor": self._follower.cursor,
             "last_change": self._follower.last_change,
             "waiting_instances": self._follower.waiting,
+            "stable_age": self._hello.stable_age,
             "error": self._error,
         }
 

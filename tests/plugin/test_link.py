@@ -45,7 +45,9 @@ def plugin() -> Iterator[Plugin]:
 
 
 def hello(**section: object) -> dict[str, Any]:
-    return {"type": "hello", "genu": section, "orthanc": {"url": "http://127.0.0.1:1"}, "since": 12.5, "database": "d"}
+    known = {"url": "http://127.0.0.1:1"}
+    here = {"since": 12.5, "database": "d", "stable_age": 10}
+    return {"type": "hello", "genu": section, "orthanc": known, **here}
 
 
 def test_hello_carries_the_settings(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_hello_carries_the_settings(plugin: Plugin, monkeypatch: pytest.MonkeyPa
     assert found.settings.orthanc is not None
     assert found.settings.orthanc.url == "http://127.0.0.1:2"  # the section wins over what the plugin found out
     assert found.settings.workers.count == 3  # and the environment over both
-    assert (found.since, found.database) == (12.5, "d")
+    assert (found.since, found.database, found.stable_age) == (12.5, "d", 10)
 
 
 @pytest.mark.parametrize(
