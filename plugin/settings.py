@@ -276,8 +276,14 @@ def _sentence(detail: Mapping[str, Any]) -> str:
         return f"{name}: missing; set it"
     message = str(detail["msg"]).removeprefix("Value error, ")
     value = detail["input"]
-    shown = f" is {value!r}" if isinstance(value, str | int | float | bool) else ""
+    is_shown = isinstance(value, str | int | float | bool) and not _may_be_secret(detail)
+    shown = f" is {value!r}" if is_shown else ""
     return f"{name}{shown}: {message}"
+
+
+def _may_be_secret(detail: Mapping[str, Any]) -> bool:
+    """Whether what was given for a setting must not be quoted: a password, or an address that may have one in it."""
+    return not {"password", "token"}.isdisjoint(detail["loc"]) or "@" in str(detail["input"])
 
 
 def _file_values(path: Path) -> Mapping[str, Any]:

@@ -94,3 +94,19 @@ def test_a_variable_that_is_no_json_is_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("GENU_DESTINATIONS", "folder")
     with pytest.raises(ConfigurationError, match="destinations"):
         load()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"orthanc": {"username": "genu", "password": 271828}},
+        {"orthanc": {"token": 271828}},
+        {"orthanc": {"url": "http://genu:271828@pacs:8042"}},
+        {"destinations": [{"kind": "stow", "url": "https://genu:271828@pacs/dicom-web"}]},
+        {"destinations": [{"kind": "stow", "url": "https://pacs", "username": "genu", "password": 271828}]},
+    ],
+)
+def test_what_a_wrong_setting_says_is_no_secret(overrides: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"password|token|url") as raised:
+        load(None, overrides)
+    assert "271828" not in str(raised.value)
