@@ -93,8 +93,9 @@ class Follower:
         """Find the place to go on from. Raises WebError and ResourceError.
 
         At the very first start that is the first change at `since` (POSIX seconds; None: the end of the log), or the
-        beginning, with all studies, when `existing` ones are wanted. A log that ends before our place, or belongs to
-        another database, is a new one: it is read from its beginning.
+        beginning, with all studies, when `existing` ones are wanted. A log that belongs to another database, or that
+        ends before our place (Orthanc forgets the changes of what is deleted, and backups are restored), is read again
+        from the first change at `since`, or from its beginning.
         """
         last = self._api.last_change()
         cursor = self._queue.cursor(NAME)
@@ -104,8 +105,8 @@ class Follower:
             place = 0 if existing else last if since is None else self._change_before(since, last)
             logs.event(_log, "orthanc.first_start", cursor=place, existing=existing)
         elif cursor.seq > last or (self._identity and cursor.identity and cursor.identity != self._identity):
-            place = 0
-            logs.event(_log, "orthanc.other_database", level=logging.WARNING, cursor=cursor.seq, last=last)
+            place = 0 if since is None else self._change_before(since, last)
+            logs.event(_log, "orthanc.other_log", level=logging.WARNING, cursor=cursor.seq, last=last, place=place)
         else:
             place = cursor.seq
         self._seen = place
