@@ -95,16 +95,20 @@ class Fetcher:
 
 
 def wanted(inputs: Sequence[Input]) -> list[Input]:
-    """Every instance, but of a series that Orthanc keeps and that holds no radiograph only the first."""
-    seen: set[str] = set()
-    chosen = []
-    for item in inputs:
-        if item.remote is not None and item.modality.upper() in WITHOUT_RADIOGRAPHS:
-            if item.series_uid in seen:
-                continue
-            seen.add(item.series_uid)
-        chosen.append(item)
-    return chosen
+    """Every instance, but of a series that Orthanc keeps and that holds no radiograph only one.
+
+    It is the first of those that came last: what made a revision is among its files, and scoring again finds the same.
+    """
+    enough: dict[str, Input] = {}
+    for item in filter(_is_one_enough, inputs):
+        known = enough.setdefault(item.series_uid, item)
+        if item.revision > known.revision:
+            enough[item.series_uid] = item
+    return [item for item in inputs if not _is_one_enough(item) or enough[item.series_uid] is item]
+
+
+def _is_one_enough(item: Input) -> bool:
+    return item.remote is not None and item.modality.upper() in WITHOUT_RADIOGRAPHS
 
 
 def drop_leftovers(data_dir: Path) -> None:

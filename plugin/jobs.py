@@ -356,6 +356,7 @@ def _input(row: Row, revision: int) -> Input:
         size=row["size"],
         sha256=row["sha256"],
         is_new=row["revision"] == revision,
+        revision=row["revision"],
     )
 
 

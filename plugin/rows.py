@@ -111,6 +111,7 @@ class Input:
     size: int
     sha256: str | None
     is_new: bool
+    revision: int = 1  # the first that has it
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -102,6 +103,14 @@ def test_of_a_series_without_radiographs_one_instance_is_enough() -> None:
     assert wanted([*slices, *others, *films, *unknown]) == [slices[0], *others, *films, *unknown]
     files = [received("a.dcm"), received("b.dcm")]
     assert wanted(files) == files
+
+
+def test_of_such_a_series_it_is_one_that_came_last() -> None:
+    first, second = (kept("a", number, series="1.5", modality="PR", new=False) for number in (1, 2))
+    later, too = (replace(second, sop_uid=f"1.2.{number}", is_new=True, revision=2) for number in (3, 4))
+    assert wanted([first, second, later, too]) == [later]
+    again = [replace(item, is_new=False) for item in (first, second, later, too)]
+    assert wanted(again) == [again[2]]  # scored again: the same inputs, so the same results
 
 
 def test_leftovers_of_killed_workers_go(tmp_path: Path) -> None:
