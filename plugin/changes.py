@@ -45,9 +45,13 @@ class Waiting:
             if instance in self._entries:
                 self._entries[instance] = (self._entries[instance][0], ask_at)
 
-    def due(self, now: float) -> str | None:
-        """The first that is to be asked about."""
-        return next((instance for instance, (_, ask_at) in self._entries.items() if ask_at <= now), None)
+    def due(self, now: float) -> list[str]:
+        """Those that are to be asked about."""
+        return [instance for instance, (_, ask_at) in self._entries.items() if ask_at <= now]
+
+    def is_due(self, instance: str, now: float) -> bool:
+        """Whether this one is to be asked about."""
+        return instance in self._entries and self._entries[instance][1] <= now
 
     def covered(self, seen: int) -> int:
         """The last change before which nothing waits, `seen` being the last that was read."""
@@ -74,6 +78,8 @@ class Follower:
         self._identity = identity
         self._source = source
         self._waiting = Waiting()
+        self._stable: dict[str, None] = {}  # studies that became stable and were not looked at yet
+        self._spared: dict[str, float] = {}  # studies at which Orthanc failed, until when
         self._patience = quiet_seconds
         self._seen = 0
         self._stored = -1
@@ -113,34 +119,38 @@ class Follower:
         self._store(place)
 
     def step(self) -> int:
-        """Read what is new and queue what is whole; the number of revisions made. Raises WebError, ResourceError."""
-        stable = self._read()
+        """Read what is new and queue what is whole; the number of revisions made. Raises WebError, ResourceError.
+
+        The step after such an error goes on with the others: a study at which Orthanc fails is left alone for a while.
+        """
+        self._read()
         self._patience = ASK_SECONDS  # what was there at the start is asked about earlier
-        taken = sum(self._take(study) for study in stable)
+        taken = sum(self._take(study) for study in tuple(self._stable))
         taken += self._ask()
         self._store(self._waiting.covered(self._seen))
         return taken
 
-    def _read(self) -> list[str]:
-        """The studies that became stable, in that order, each once."""
-        stable: dict[str, None] = {}
+    def _read(self) -> None:
+        """Take note of new instances, and of the studies that became stable, in that order, each once."""
         while True:
             page = self._api.changes(self._seen)
             for change in page.entries:
                 if change.kind == NEW_INSTANCE:
                     self._waiting.add(change.resource, change.seq, self._clock() + self._patience)
                 elif change.kind == STABLE_STUDY:
-                    stable[change.resource] = None
+                    self._stable[change.resource] = None
             self._seen = max(self._seen, page.last)
             self.last_change = self._seen
             if page.done:
-                return list(stable)
+                return
 
     def _ask(self) -> int:
         """Ask about instances that wait for long: their study's stability may be lost with an earlier Orthanc."""
         taken = 0
         now = self._clock()
-        while (instance := self._waiting.due(now)) is not None:
+        for instance in self._waiting.due(now):
+            if not self._waiting.is_due(instance, now):  # it went with another one of its study
+                continue
             study = self._api.parent_study(instance)
             if study is None:
                 self._waiting.drop([instance])
@@ -151,6 +161,16 @@ class Follower:
 
     def _take(self, identifier: str) -> bool:
         """Put a study into the queue if it is stable now; whether that made a revision."""
+        now = self._clock()
+        if now < self._spared.get(identifier, now):
+            return False
+        self._spared[identifier] = now + ASK_SECONDS  # should what follows fail
+        made = self._look(identifier)
+        del self._spared[identifier]
+        self._stable.pop(identifier, None)
+        return made
+
+    def _look(self, identifier: str) -> bool:
         study = self._api.study(identifier)
         if study is None:
             return False

@@ -12,8 +12,9 @@ from plugin.changes import ASK_SECONDS, NAME, Follower, Waiting
 from plugin.jobs import Queue
 from plugin.orthanc_api import Change, Changes, OrthancApi
 from plugin.routing import from_archive
-from plugin.rows import Cursor
+from plugin.rows import Cursor, RemoteInstance
 from plugin.settings import Orthanc, load
+from plugin.web import WebError
 from tests.plugin.fakes import film
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
 from tests.plugin.queue_helpers import claimed, finish
@@ -184,6 +185,39 @@ def test_a_study_that_still_grows_is_not_asked_for(empty: OrthancServer, queue: 
     empty.until(lambda: following.step() or studies(queue), 20)
 
 
+def test_a_study_at_which_orthanc_fails_holds_up_no_other(
+    empty: OrthancServer, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    following = begun(queue, clock)
+    stored = put(empty, tmp_path, film(20, 1), film(20, 2), film(21, 1))
+    bad = empty.get(f"/instances/{stored[0]}/study")["ID"]
+    real = following._api.instances
+
+    def instances(study: str) -> tuple[RemoteInstance, ...]:
+        if study == bad:
+            raise WebError("no answer in time")
+        return real(study)
+
+    monkeypatch.setattr(following._api, "instances", instances)
+    time.sleep(2.5)
+    errors = 0
+    for _ in range(6):
+        try:
+            following.step()
+        except WebError:
+            errors += 1
+        clock.ahead += 0.6 * ASK_SECONDS
+    assert studies(queue) == [(film(21).StudyInstanceUID, 1)]
+    assert (errors, following.waiting) == (3, 2)  # it is tried again, but not at every step
+    assert following.cursor < following.last_change
+    monkeypatch.setattr(following._api, "instances", real)
+    clock.ahead += ASK_SECONDS
+    following.step()
+    assert len(studies(queue)) == 2
+    assert following.cursor == following.last_change
+
+
 def test_another_database_is_read_from_its_beginning(empty: OrthancServer, queue: Queue, tmp_path: Path) -> None:
     put(empty, tmp_path, film(8, 1))
     time.sleep(2.5)
@@ -269,10 +303,11 @@ def test_what_waits_holds_the_cursor_back() -> None:
     waiting.add("b", 6, 11.0)
     waiting.add("a", 8, 12.0)  # overwritten: the first change still counts
     assert waiting.covered(9) == 3
-    assert waiting.due(10.5) is None
-    assert waiting.due(11.5) == "b"
+    assert waiting.due(10.5) == []
+    assert waiting.due(11.5) == ["b"]
     waiting.postpone(["b", "unknown"], 20.0)
-    assert waiting.due(12.5) == "a"
+    assert waiting.due(12.5) == ["a"]
+    assert [waiting.is_due(name, 12.5) for name in ("a", "b", "unknown")] == [True, False, False]
     waiting.drop(["a", "unknown"])
     assert (waiting.covered(9), len(waiting)) == (5, 1)
 
