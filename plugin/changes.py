@@ -57,6 +57,9 @@ class Waiting:
         """The last change before which nothing waits, `seen` being the last that was read."""
         return min((seq for seq, _ in self._entries.values()), default=seen + 1) - 1
 
+    def __contains__(self, instance: object) -> bool:
+        return instance in self._entries
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -179,7 +182,9 @@ class Follower:
         if not study.is_stable:  # more has come since: it will be stable again, or be asked about
             self._waiting.postpone(known, self._clock() + self._patience)
             return False
-        revision = self._queue.take_study(study.study_uid, instances, self._source, self._clock())
+        revision = self._queue.take_study(
+            study.study_uid, instances, self._source, self._clock(), arrived=self._waiting
+        )
         self._waiting.drop(known)
         if revision is not None:
             logs.event(_log, "study.whole", study_uid=study.study_uid, revision=revision, instances=len(instances))

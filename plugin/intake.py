@@ -3,7 +3,7 @@
 What is known of an instance here is its identifiers; a worker reads it from the archive when it scores the study.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict
 
 from plugin.database import Database, Run
@@ -16,15 +16,26 @@ class Intake:
     def __init__(self, database: Database) -> None:
         self._intake = database
 
-    def take_study(self, study_uid: str, instances: Sequence[RemoteInstance], source: Source, now: float) -> int | None:
+    def take_study(
+        self,
+        study_uid: str,
+        instances: Sequence[RemoteInstance],
+        source: Source,
+        now: float,
+        *,
+        arrived: Container[str] | None = None,
+    ) -> int | None:
         """A study is whole in the archive: the revision that takes what is new in it, or None when nothing is.
 
         Our own results are never new. An instance known under another identifier was filed under another patient, and
-        counts as new; one that we received as a file stays what it is.
+        counts as new if it has just `arrived` (None: whenever that was): the study may lie under both, and our results
+        in one must not call the other. One that we received as a file stays what it is.
         """
         with self._intake.write() as run:
             for instance in instances:
-                _take(run, {"study_uid": study_uid, **asdict(instance), **asdict(source), "now": now})
+                may_move = arrived is None or instance.remote in arrived
+                values = {"study_uid": study_uid, **asdict(instance), **asdict(source), "now": now}
+                _take(run, values, may_move=may_move)
             if not run.exists("any_pending_of", {"study_uid": study_uid}):
                 return None
             return make_job(run, study_uid, now)
@@ -57,12 +68,12 @@ class Intake:
             run("move_cursor", {"name": name, **asdict(cursor)})
 
 
-def _take(run: Run, values: dict[str, str | int | float]) -> None:
+def _take(run: Run, values: dict[str, str | int | float], *, may_move: bool) -> None:
     known = run.one("known_instance", values)
     if known is None:
         if not run.exists("own_result", values):
             run("add_remote_instance", values)
-    elif known["remote"] not in (None, values["remote"]):
+    elif may_move and known["remote"] not in (None, values["remote"]):
         run("move_instance", {"id": known["id"], "remote": values["remote"], "now": values["now"]})
 
 

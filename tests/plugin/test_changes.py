@@ -185,6 +185,26 @@ def test_a_study_that_still_grows_is_not_asked_for(empty: OrthancServer, queue: 
     empty.until(lambda: following.step() or studies(queue), 20)
 
 
+def test_a_study_under_two_patients_does_not_go_round(empty: OrthancServer, queue: Queue, tmp_path: Path) -> None:
+    clock = Clock()
+    following = begun(queue)
+    results: list[Dataset] = []
+    for patient in ("A", "B"):
+        one = film(40, 1)
+        one.PatientID = patient
+        put(empty, tmp_path, one)
+        empty.until(lambda: following.step() or len(studies(queue)) > len(results), 20)
+        (made,) = finish(queue, claimed(queue, clock), clock)[:1]  # type: ignore[arg-type]
+        own = film(40, 9)
+        own.PatientID = patient
+        own.SOPInstanceUID = own.file_meta.MediaStorageSOPInstanceUID = made.sop_uid
+        results.append(own)
+    for own in results:  # each makes its study stable once more
+        put(empty, tmp_path, own)
+        empty.until(lambda: following.step() == 0 and following.waiting == 0, 20)
+    assert len(studies(queue)) == 2
+
+
 def test_a_study_at_which_orthanc_fails_holds_up_no_other(
     empty: OrthancServer, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
