@@ -323,7 +323,7 @@ def test_a_taken_port_and_a_bad_folder_are_settings_errors(tmp_path: Path) -> No
             listening(tmp_path / "b", port=running.port),
         ):
             pass
-        with pytest.raises(ConfigurationError, match="in use by another listener"):
+        with pytest.raises(ConfigurationError, match="in use by another service"):
             InstanceStore(tmp_path / "a")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="data_dir"):
