@@ -111,6 +111,12 @@ def _is_one_enough(item: Input) -> bool:
     return item.remote is not None and item.modality.upper() in WITHOUT_RADIOGRAPHS
 
 
+def gone(inputs: Sequence[Input], files: Sequence[InputFile]) -> list[str]:
+    """The identifiers of those that Orthanc was asked for and has no more."""
+    found = {file.sop_uid for file in files}
+    return [item.remote for item in wanted(inputs) if item.remote is not None and item.sop_uid not in found]
+
+
 def drop_leftovers(data_dir: Path) -> None:
     """Remove what killed workers had fetched; to be called when none runs."""
     shutil.rmtree(data_dir / FETCHED, ignore_errors=True)

@@ -40,6 +40,13 @@ class Intake:
                 return None
             return make_job(run, study_uid, now)
 
+    def forget(self, study_uid: str, remotes: Sequence[str]) -> None:
+        """These are no longer in the archive; should they be sent again, they are new."""
+        if remotes:
+            with self._intake.write() as run:
+                for remote in remotes:
+                    run("forget_instance", {"study_uid": study_uid, "remote": remote})
+
     def score_again(self, study_uid: str, now: float) -> int | None:
         """A person wants the study scored again: the revision that does it, or None when the study is not known.
 

@@ -139,6 +139,9 @@ VALUES (:study_uid, :series_uid, :sop_uid, :remote, :modality, :size, :calling_a
 -- name: move_instance
 UPDATE instance SET remote = :remote, seen_at = :now, revision = NULL WHERE id = :id
 
+-- name: forget_instance
+DELETE FROM instance WHERE study_uid = :study_uid AND remote = :remote
+
 -- name: any_pending_of
 SELECT 1 FROM instance WHERE study_uid = :study_uid AND revision IS NULL LIMIT 1
 

@@ -21,7 +21,7 @@ from inference.reading import StudyInput, read_study
 from inference.studies import is_own_result
 from plugin import logs, provenance, results, routing, writing
 from plugin.boundary import Boundary
-from plugin.fetching import Fetcher, InputFile
+from plugin.fetching import Fetcher, InputFile, gone
 from plugin.heartbeat import Heartbeat
 from plugin.jobs import Queue, StaleClaimError
 from plugin.lifetime import Lifetime
@@ -121,6 +121,7 @@ class Worker:
 
     def _process(self, claim: Claim) -> StudyFindings:
         with self._fetcher.files(claim) as files:
+            self._queue.forget(claim.study_uid, gone(claim.inputs, files))
             study = read_study([file.path for file in files], study_instance_uid=claim.study_uid)
             secondary = routing.accepts_secondary_capture(self._settings, claim.sources)
             if _only_own_results_are_new(claim, study, files):

@@ -15,7 +15,8 @@ from plugin.routing import from_archive
 from plugin.rows import Cursor, RemoteInstance
 from plugin.settings import Orthanc, load
 from plugin.web import WebError
-from tests.plugin.fakes import film
+from plugin.worker import Worker
+from tests.plugin.fakes import FakeScorer, film
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
 from tests.plugin.queue_helpers import claimed, finish
 
@@ -183,6 +184,21 @@ def test_a_study_that_still_grows_is_not_asked_for(empty: OrthancServer, queue: 
     assert following.waiting == 1
     clock.ahead = 0
     empty.until(lambda: following.step() or studies(queue), 20)
+
+
+def test_a_study_deleted_before_it_is_scored_is_new_when_it_is_sent_again(
+    empty: OrthancServer, queue: Queue, tmp_path: Path
+) -> None:
+    worker = Worker(queue, queue.settings, FakeScorer(), worker_id="w")
+    following = begun(queue)
+    for revision, status in ((1, "nothing_to_score"), (2, "scored")):
+        (identifier,) = put(empty, tmp_path, film(41, 1))
+        empty.until(lambda revision=revision: following.step() or len(studies(queue)) == revision, 20)
+        if revision == 1:
+            study = empty.get(f"/instances/{identifier}/study")["ID"]
+            empty.session.delete(f"{empty.url}/studies/{study}").raise_for_status()
+        assert worker.step()
+        assert queue.jobs_of(film(41).StudyInstanceUID)[-1].status == status
 
 
 def test_a_study_under_two_patients_does_not_go_round(empty: OrthancServer, queue: Queue, tmp_path: Path) -> None:
