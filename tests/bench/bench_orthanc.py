@@ -8,10 +8,11 @@ it is while a worker scores is a row of its own, and depends on how many CPUs th
 in its environment: without it DCMTK's waiting, 45 ms an image, would hide what Genu costs.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -24,12 +25,13 @@ from tests.bench import bench_receive
 from tests.bench.films import write_knees
 from tests.plugin.orthanc_rig import ROOT, OrthancServer
 
-STARTS, PAIRS = 15, 7
-COUNT, MEGABYTES = 200, 2.1
+STARTS, PAIRS = 15, 12
+COUNT, MEGABYTES, ASSOCIATIONS = 200, 2.1, (1, 4)
 KNEES = 150  # studies to score meanwhile: more than a worker does while the images come
 NEVER, SOON = 3600, 1  # StableAge in seconds
 LOADED_SECONDS, IDLE_SECONDS = 1.5, 2.0  # processor time that loading torch takes at least; how long all rest then
 WITHOUT, WITH, SCORING = "Orthanc alone", "with Genu", "with Genu, which scores meanwhile"
+KINDS = (WITHOUT, WITH, SCORING)
 
 Rows = list[tuple[str, str, str]]
 
@@ -119,40 +121,44 @@ def _starts(bundle: Path, scratch: Path) -> Rows:
 
 
 def _rates(bundle: Path, scratch: Path) -> Rows:
-    files = bench_receive.make_images(scratch / "images", COUNT + 1, MEGABYTES)
+    sets = {
+        count: bench_receive.make_images(scratch / f"images{count}", COUNT + 1, MEGABYTES) for count in ASSOCIATIONS
+    }
     knees = write_knees(scratch / "knees", KNEES)
-    rows: Rows = []
-    for associations in (1, 4):
-        found: dict[str, list[Sent]] = {WITHOUT: [], WITH: []}
-        for number in range(PAIRS):
-            for kind in _in_turn(number):
-                found[kind].append(_sending(scratch / "rate", bundle, kind, files, associations))
-        found[SCORING] = [_sending(scratch / "rate", bundle, SCORING, files, associations, knees)]
-        rows += [_row(kind, associations, found) for kind in found]
-    return rows
-
-
-def _sending(
-    folder: Path, bundle: Path, kind: str, files: Sequence[Path], associations: int, knees: Sequence[Path] = ()
-) -> Sent:
-    """All files but the first, which is the warm-up; while `knees` are scored, if there are any."""
-    warm_up, *images = files
-    with _running(folder, bundle, kind) as (server, _took):
-        bench_receive.send(server.dicom_port, [warm_up], 1)
-        _settle(server)
-        if knees:
+    found: dict[tuple[str, int], list[Sent]] = {(kind, count): [] for count in ASSOCIATIONS for kind in KINDS}
+    for number in range(PAIRS):
+        with ExitStack() as stack:  # both at once, and one of them rests: the same passing load falls on both
+            servers = {
+                kind: stack.enter_context(_running(scratch / f"rate{place}", bundle, kind))[0]
+                for place, kind in enumerate((WITHOUT, WITH))
+            }
+            for server in servers.values():
+                _settle(server)
+            for count in ASSOCIATIONS:
+                for kind in _in_turn(number):
+                    found[kind, count].append(_sending(servers[kind], sets[count], count))
+    for count in ASSOCIATIONS:
+        with _running(scratch / "scoring", bundle, SCORING) as (server, _took):
+            _settle(server)
             bench_receive.send(server.dicom_port, knees, 1)
             server.until(lambda: server.get("/genu/status")["jobs"]["done"] > 0)
-        processes = [_process(server), *_family(server)]
-        before = _cpu(processes)
-        seconds = bench_receive.send(server.dicom_port, images, associations)
-        cpu = _cpu(processes) - before
-        if knees:
+            found[SCORING, count].append(_sending(server, sets[count], count))
             jobs = server.get("/genu/status")["jobs"]
             assert jobs["queued"] + jobs["running"] > 0, "all was scored before the images had come: more KNEES"
-        assert server.get("/statistics")["CountInstances"] >= len(files)
-    rate = bench_receive.Rate(len(images), sum(file.stat().st_size for file in images) / 1e6, seconds)
-    return Sent(rate, cpu)
+    return [_row(kind, count, found) for count in ASSOCIATIONS for kind in KINDS]
+
+
+def _sending(server: OrthancServer, files: Sequence[Path], associations: int) -> Sent:
+    """Send all files but the first, which is the warm-up; what the disk still has to write is written before."""
+    warm_up, *images = files
+    bench_receive.send(server.dicom_port, [warm_up], 1)
+    os.sync()
+    processes = [_process(server), *_family(server)]
+    before, there = _cpu(processes), server.get("/statistics")["CountInstances"]
+    seconds = bench_receive.send(server.dicom_port, images, associations)
+    cpu = _cpu(processes) - before
+    assert server.get("/statistics")["CountInstances"] >= there + len(images)
+    return Sent(bench_receive.Rate(len(images), sum(file.stat().st_size for file in images) / 1e6, seconds), cpu)
 
 
 def _settle(server: OrthancServer) -> None:
@@ -176,14 +182,15 @@ def _in_turn(number: int) -> tuple[str, str]:
     return (WITHOUT, WITH) if number % 2 == 0 else (WITH, WITHOUT)
 
 
-def _row(kind: str, associations: int, found: dict[str, list[Sent]]) -> tuple[str, str, str]:
-    """The best of all sendings, which passing load disturbed least; and, of the pairs, the median and the range."""
-    best = {kind: min(sent, key=lambda one: one.seconds) for kind, sent in found.items()}
-    compared = f"{best[WITHOUT].seconds / best[kind].seconds:.2f}"
+def _row(kind: str, associations: int, found: dict[tuple[str, int], list[Sent]]) -> tuple[str, str, str]:
+    """The median sending; and the median of the ratios of pairs, which ran within seconds of each other."""
+    alone, sent = found[WITHOUT, associations], sorted(found[kind, associations], key=lambda one: one.seconds)
     if kind == WITH:
-        pairs = [alone.seconds / ours.seconds for alone, ours in zip(found[WITHOUT], found[WITH], strict=True)]
-        compared += f"; of pairs {statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
-    return f"C-STORE by {associations} association(s), {kind}", str(best[kind]), compared
+        ratios = [one.seconds / ours.seconds for one, ours in zip(alone, found[kind, associations], strict=True)]
+        compared = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    else:
+        compared = f"{statistics.median(one.seconds for one in alone) / sent[len(sent) // 2].seconds:.2f}"
+    return f"C-STORE by {associations} association(s), {kind}", str(sent[len(sent) // 2]), compared
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:
