@@ -140,7 +140,8 @@ def _json_items(found: Mapping[str, Any], depth: int) -> _Items:
 
 
 def _from_xml(text: bytes) -> _Items:
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:  # no answer needs them, and entities can grow without bound
+    # No answer needs them, and entities can grow without bound; in UTF-16 they would not be found.
+    if b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text:
         raise NotUnderstoodError
     try:
         root = ElementTree.fromstring(text)  # noqa: S314  (no entities, see above)

@@ -247,12 +247,27 @@ DEEP_JSON = b'{"00081198": {"Value": [' * 40 + b"]}}" * 40
 DEEP_XML = b"<NativeDicomModel>" + b'<DicomAttribute tag="00081198"><Item>' * 40
 DEEP_XML += b"</Item></DicomAttribute>" * 40 + b"</NativeDicomModel>"
 BOMB = b'<!DOCTYPE a [<!ENTITY b "' + b"c" * 10 + b'">]><NativeDicomModel>&b;</NativeDicomModel>'
+HIDDEN_BOMB = (
+    '<!DOCTYPE a [<!ENTITY b "272">]><NativeDicomModel><DicomAttribute tag="00081198"><Item>'
+    '<DicomAttribute tag="00081197"><Value>&b;</Value></DicomAttribute></Item></DicomAttribute></NativeDicomModel>'
+).encode("utf-16-le")
 
 
 @pytest.mark.parametrize(
     "content",
-    [BOMB, b"<html></html>", b"<NativeDicomModel", b"[" * 100_000, DEEP_JSON, DEEP_XML, b"\xff\xfe", b"OK", b"[1, 2]"],
-    ids=["entity", "html", "cut", "brackets", "deep json", "deep xml", "binary", "text", "numbers"],
+    [
+        BOMB,
+        HIDDEN_BOMB,
+        b"<html></html>",
+        b"<NativeDicomModel",
+        b"[" * 100_000,
+        DEEP_JSON,
+        DEEP_XML,
+        b"\xff\xfe",
+        b"OK",
+        b"[1, 2]",
+    ],
+    ids=["entity", "entity in UTF-16", "html", "cut", "brackets", "deep json", "deep xml", "binary", "text", "numbers"],
 )
 def test_answers_that_cannot_be_read_leave_the_status(content: bytes, tmp_path: Path) -> None:
     for status, outcome in ((200, Outcome.STORED), (202, Outcome.REFUSED), (409, Outcome.REFUSED)):
