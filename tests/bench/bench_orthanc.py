@@ -184,13 +184,16 @@ def _in_turn(number: int) -> tuple[str, str]:
 
 def _row(kind: str, associations: int, found: dict[tuple[str, int], list[Sent]]) -> tuple[str, str, str]:
     """The median sending; and the median of the ratios of pairs, which ran within seconds of each other."""
-    alone, sent = found[WITHOUT, associations], sorted(found[kind, associations], key=lambda one: one.seconds)
-    if kind == WITH:
-        ratios = [one.seconds / ours.seconds for one, ours in zip(alone, found[kind, associations], strict=True)]
+    alone, sent = found[WITHOUT, associations], found[kind, associations]
+    middle = sorted(sent, key=lambda one: one.seconds)[len(sent) // 2]
+    if kind == WITHOUT:
+        compared = "1.00"
+    elif kind == WITH:
+        ratios = [one.seconds / ours.seconds for one, ours in zip(alone, sent, strict=True)]
         compared = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     else:
-        compared = f"{statistics.median(one.seconds for one in alone) / sent[len(sent) // 2].seconds:.2f}"
-    return f"C-STORE by {associations} association(s), {kind}", str(sent[len(sent) // 2]), compared
+        compared = f"{statistics.median(one.seconds for one in alone) / middle.seconds:.2f}"
+    return f"C-STORE by {associations} association(s), {kind}", str(middle), compared
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:
