@@ -158,7 +158,7 @@ class Courier:
 
     def _item(self, task: DeliveryTask) -> Outgoing:
         path = self._settings.data_dir.joinpath(task.relative_path)
-        return Outgoing(path=path, sop_class_uid=task.sop_class_uid, sop_uid=task.sop_uid)
+        return Outgoing(path, task.sop_class_uid, task.sop_uid, task.study_uid)
 
     @property
     def _our_title(self) -> str:

@@ -126,6 +126,9 @@ class OrthancDestination(HttpEndpoint):
 
     kind: Literal["orthanc"] = "orthanc"
     name: DestinationName = Field(default="orthanc", description="unique; stands in the queue and in the logs")
+    only_known_studies: bool = Field(
+        default=False, description="refuse results whose study is not there (any more); set for the Orthanc we serve"
+    )
 
 
 class StowDestination(HttpEndpoint):

@@ -217,7 +217,7 @@ class Settings(BaseSettings):
         own: tuple[AnyDestination, ...] = ()
         if self.orthanc is not None and self.orthanc.deliver:
             shared = {name: getattr(self.orthanc, name) for name in HttpEndpoint.model_fields}
-            own = (OrthancDestination(**shared),)
+            own = (OrthancDestination(**shared, only_known_studies=True),)
         outgoing = FolderDestination(name="outgoing", path=self.data_dir / "outgoing")
         return (*own, *self.destinations) or (outgoing,)
 

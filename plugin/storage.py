@@ -171,6 +171,11 @@ def _resources(doing: str) -> Iterator[None]:
         raise ResourceError(f"{doing} failed: {error.strerror}; check the disk under data_dir") from error
 
 
+def make_data_dir(data_dir: Path) -> None:
+    """Make it where it is missing, closed to other users: patients' data lie below. Raises OSError."""
+    data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+
+
 @contextlib.contextmanager
 def hold(data_dir: Path, patience: float = 0.0, over: Callable[[], bool] = bool) -> Iterator[None]:
     """Be the only service on a data folder; an earlier one may take up to `patience` seconds to end.
@@ -180,7 +185,7 @@ def hold(data_dir: Path, patience: float = 0.0, over: Callable[[], bool] = bool)
     Raises ConfigurationError when another holds it, or when it cannot be written.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_data_dir(data_dir)
         lock = (data_dir / LOCK).open("w")
     except OSError as error:
         raise _no_data_dir(data_dir, error) from error
@@ -216,8 +221,9 @@ class InstanceStore:
         self.instances = data_dir / INSTANCES
         self._min_free_bytes = min_free_bytes
         try:
+            make_data_dir(data_dir)
             for folder in (self.incoming, self.instances):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(exist_ok=True)
         except OSError as error:
             raise _no_data_dir(data_dir, error) from error
         self._hold = contextlib.ExitStack()

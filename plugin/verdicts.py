@@ -43,6 +43,7 @@ class Outgoing:
     path: Path
     sop_class_uid: str
     sop_uid: str
+    study_uid: str = ""
 
 
 class Session(Protocol):

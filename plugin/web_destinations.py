@@ -31,22 +31,28 @@ def opened_web(destination: OrthancDestination | StowDestination) -> Iterator[Se
     except ConfigurationError as error:  # files that were there when the service started
         raise UnreachableError(f"{destination.url} cannot be called: {error}") from error
     try:
-        yield OrthancSession(server) if isinstance(destination, OrthancDestination) else StowSession(server)
+        if isinstance(destination, OrthancDestination):
+            yield OrthancSession(server, only_known_studies=destination.only_known_studies)
+        else:
+            yield StowSession(server)
     finally:
         server.close()
 
 
 class OrthancSession:
-    """POST /instances, one file a request."""
+    """POST /instances, one file a request; with `only_known_studies` a patient who was deleted does not come back."""
 
-    def __init__(self, server: WebServer) -> None:
+    def __init__(self, server: WebServer, *, only_known_studies: bool = False) -> None:
         self._server = server
+        self._only_known_studies = only_known_studies
 
     def send(self, item: Outgoing) -> Verdict:
         """Store one instance; Orthanc's word for it decides."""
         content = read_content(item)
         if isinstance(content, Verdict):
             return content
+        if self._only_known_studies and not self._has_study(item.study_uid):
+            return Verdict(Outcome.REFUSED, "its study is not in Orthanc any more")
         answer = _post(self._server, "/instances", content, {"Content-Type": "application/dicom"})
         if isinstance(answer, Verdict):
             return answer
@@ -56,6 +62,17 @@ class OrthancSession:
         if word in STORED_BY_ORTHANC:
             return Verdict(Outcome.STORED)
         return Verdict(Outcome.REFUSED, f"Orthanc answers {word or 'no status'!r} instead of 'Success'")
+
+    def _has_study(self, study_uid: str) -> bool:
+        """Whether Orthanc has the study; no when it answers anything but a list that names one."""
+        answer = _post(self._server, "/tools/lookup", study_uid.encode("ascii"), {})
+        if isinstance(answer, Verdict) or answer.status not in SUCCESS:
+            return False
+        try:
+            found = json.loads(answer.content)
+        except ValueError:
+            return False
+        return isinstance(found, list) and any(isinstance(e, dict) and e.get("Type") == "Study" for e in found)
 
 
 class StowSession:

@@ -56,6 +56,11 @@ def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         child.stdout.close()
 
 
+def test_a_data_folder_that_we_make_is_closed_to_other_users(tmp_path: Path) -> None:
+    with closing(InstanceStore(tmp_path / "a" / "data")):
+        assert (tmp_path / "a" / "data").stat().st_mode & 0o777 == 0o750
+
+
 def test_kill_9_right_after_success_finds_bytes_and_row(tmp_path: Path) -> None:
     for _ in range(5):
         ds = instance(pixels=50_000)

@@ -2,17 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from pydicom import dcmread
 
 from inference.errors import DeliveryError
 from plugin.deliverer import Courier
 from plugin.destinations import opened
 from plugin.jobs import Queue
-from plugin.settings import OrthancDestination, StowDestination
+from plugin.settings import OrthancDestination, StowDestination, load
 from plugin.verdicts import Outcome, Outgoing, UnreachableError, Verdict
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
 from tests.plugin.peers import free_port
@@ -66,6 +68,24 @@ def test_orthanc_has_the_bytes_that_we_sent(server: OrthancServer, kind: str, tm
 def test_what_is_there_already_is_stored(server: OrthancServer, kind: str, tmp_path: Path) -> None:
     one = item(tmp_path, 300 + DESTINATIONS.index(kind))
     assert send(of(server, kind), one, one) == [STORED, STORED]
+
+
+def test_a_patient_who_was_deleted_does_not_come_back(server: OrthancServer, tmp_path: Path) -> None:
+    one, other = item(tmp_path, 501), item(tmp_path, 502)
+    study = str(dcmread(one.path).StudyInstanceUID)
+    ours = of(server, "orthanc", only_known_studies=True)
+    for known in server.session.post(f"{server.url}/tools/lookup", data=study, timeout=10).json():
+        server.session.delete(server.url + known["Path"], timeout=10).raise_for_status()
+    (verdict,) = send(ours, replace(one, study_uid=study))
+    assert verdict == Verdict(Outcome.REFUSED, "its study is not in Orthanc any more")
+    assert server.session.post(f"{server.url}/tools/lookup", data=study, timeout=10).json() == []
+    assert send(of(server, "orthanc"), other) == [STORED]  # elsewhere nothing is asked
+    assert send(ours, replace(one, study_uid=str(dcmread(other.path).StudyInstanceUID))) == [STORED]
+
+
+def test_the_orthanc_that_we_serve_gets_nothing_for_a_deleted_study() -> None:
+    (own,) = load(None, {"orthanc": {"url": "http://127.0.0.1:8042"}}).delivery_targets
+    assert isinstance(own, OrthancDestination) and own.only_known_studies
 
 
 @pytest.mark.parametrize("kind", DESTINATIONS)
