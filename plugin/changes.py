@@ -18,6 +18,7 @@ from plugin.rows import Cursor, Source
 _log = logging.getLogger(__name__)
 
 NAME = "orthanc"
+FIRST_START = "orthanc-first-start"  # its cursor is a time: when we first followed, in whole POSIX seconds
 ASK_SECONDS = 60.0  # without news of a study; soon after the start it is quiet_seconds
 NEW_INSTANCE = "NewInstance"
 STABLE_STUDY = "StableStudy"
@@ -104,7 +105,7 @@ class Follower:
         At the very first start that is the first change at `since` (POSIX seconds; None: the end of the log), or the
         beginning, with all studies, when `existing` ones are wanted. A log that belongs to another database, or that
         ends before our place (Orthanc forgets the changes of what is deleted, and backups are restored), is read again
-        from the first change at `since`, or from its beginning.
+        from the first change at `since`, or at our first start.
         """
         last = self._api.last_change()
         cursor = self._queue.cursor(NAME)
@@ -112,14 +113,19 @@ class Follower:
             if existing:
                 self._take_all()
             place = 0 if existing else last if since is None else self._change_before(since, last)
+            self._queue.move_cursor(FIRST_START, Cursor("", 0 if existing else int(since or self._clock())))
             logs.event(_log, "orthanc.first_start", cursor=place, existing=existing)
         elif cursor.seq > last or (self._identity and cursor.identity and cursor.identity != self._identity):
-            place = 0 if since is None else self._change_before(since, last)
+            place = self._change_before(self._first_start() if since is None else since, last)
             logs.event(_log, "orthanc.other_log", level=logging.WARNING, cursor=cursor.seq, last=last, place=place)
         else:
             place = cursor.seq
         self._seen = place
         self._store(place)
+
+    def _first_start(self) -> float:
+        first = self._queue.cursor(FIRST_START)
+        return float(first.seq) if first else 0.0
 
     def step(self) -> int:
         """Read what is new and queue what is whole; the number of revisions made. Raises WebError, ResourceError.
