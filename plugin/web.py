@@ -3,6 +3,7 @@
 Neither redirects nor proxies, .netrc or other things of the environment are followed: what is configured is called.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import NewConnectionError, ProtocolError
 
 from inference.errors import ConfigurationError, RetryableError
 from plugin.settings import HttpEndpoint
@@ -164,17 +165,19 @@ class WebServer:
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[requests.Response]:
         """A response whose body is still to be read, of any status."""
+        ask = functools.partial(
+            self._session.request,
+            method,
+            self.url + path,
+            params=dict(params or {}),
+            data=data,
+            headers=dict(headers or {}),
+            timeout=self._timeout,
+            allow_redirects=False,
+            stream=True,
+        )
         try:
-            response = self._session.request(
-                method,
-                self.url + path,
-                params=dict(params or {}),
-                data=data,
-                headers=dict(headers or {}),
-                timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
-            )
+            response = _again_if_stale(ask) if method == "GET" else ask()
         except requests.RequestException as error:
             raise self._unreachable(method, path, error) from error
         with response:
@@ -192,6 +195,16 @@ class WebServer:
     def _unreachable(self, method: str, path: str, error: requests.RequestException) -> WebError:
         """The library's own text is left out: it may quote headers."""
         return WebError(f"{method} {self.url}{path}: {_reason(error)}", connected=not _nobody_there(error))
+
+
+def _again_if_stale(ask: Callable[[], requests.Response]) -> requests.Response:
+    """Once more when the server closed a kept connection as it was used again: Orthanc does so after a quiet second."""
+    try:
+        return ask()
+    except requests.ConnectionError as error:
+        if not (error.args and isinstance(error.args[0], ProtocolError)):
+            raise
+    return ask()
 
 
 def hint(status: int) -> str:

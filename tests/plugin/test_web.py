@@ -145,3 +145,29 @@ def _until_open(port: int) -> None:
         else:
             return
     raise AssertionError("openssl s_server did not start")
+
+
+def test_a_connection_that_the_server_closed_meanwhile_is_made_anew() -> None:
+    """Orthanc keeps a quiet connection for one second, which is also how often it is asked for changes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            first, _ = listener.accept()
+            with first:
+                answer(first)
+                first.recv(65536)  # asked again, and closed without an answer
+            second, _ = listener.accept()
+            with second:
+                answer(second)
+
+        def answer(connection: socket.socket) -> None:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        server = WebServer(HttpEndpoint(url=f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        assert server.get_json("/a") == {}
+        assert server.get_json("/b") == {}
+        server.close()
+        thread.join()
