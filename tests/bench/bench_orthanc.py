@@ -12,7 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -99,7 +99,10 @@ def _process(server: OrthancServer) -> psutil.Process:
 
 
 def _family(server: OrthancServer) -> list[psutil.Process]:
-    return _process(server).children(recursive=True)
+    """Its children; none when it has ended, which whoever started it says."""
+    with suppress(psutil.NoSuchProcess):
+        return _process(server).children(recursive=True)
+    return []
 
 
 def _cpu(processes: Sequence[psutil.Process]) -> float:

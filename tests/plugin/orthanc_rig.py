@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = Path("/usr/share/orthanc/plugins")
 USER, PASSWORD = "genu-test", "not-a-secret"
 START_SECONDS = 30.0
+FIRST_TRIES = 3
 STORESCU = {"AET": "STORESCU", "Host": "127.0.0.1", "Port": 104}
 
 # Runs a test with the system's Orthanc (1.10 on Debian 12) and with Debian 13's 1.12: `orthanc(..., program=kind)`.
@@ -64,15 +65,11 @@ class OrthancServer:
     ):
         self.program = require_program(program)
         self.folder, self.cwd = folder, cwd
-        self.http_port, self.dicom_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.http_port}"
         self.log = folder / "orthanc.log"
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self.config = {
+        self.config: dict[str, Any] = {
             "Name": "test",
-            "HttpPort": self.http_port,
-            "DicomPort": self.dicom_port,
             "StorageDirectory": str(folder / "db"),
             "IndexDirectory": str(folder / "db"),
             "Plugins": [str(self.program.plugins / name) for name in plugins],
@@ -86,12 +83,39 @@ class OrthancServer:
             "StableAge": 1,
             "OverwriteInstances": True,
         } | dict(config)
+        self._take_ports()
         self.config_path = folder / "orthanc.json"
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.auth = (USER, PASSWORD)
 
+    def _take_ports(self) -> None:
+        self.http_port, self.dicom_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.config |= {"HttpPort": self.http_port, "DicomPort": self.dicom_port}
+
     def start(self, environment: Mapping[str, str] | None = None) -> "OrthancServer":
+        """Start, and wait for the first answer. At its first start it may find that somebody was quicker to a port."""
+        for _ in range(FIRST_TRIES if self.process is None else 0):
+            self._launch(environment)
+            if self._is_up():
+                return self
+            self._take_ports()
+        self._launch(environment)
+        self.until(self._answers, START_SECONDS, "Orthanc does not answer")
+        return self
+
+    def _is_up(self) -> bool:
+        """Whether it answers, and not: a port was taken."""
+        assert self.process is not None
+        try:
+            return bool(self.until(self._answers, START_SECONDS, "Orthanc does not answer"))
+        except AssertionError:
+            if self.process.poll() is None or "already in use" not in self.log_text():
+                raise
+            return False
+
+    def _launch(self, environment: Mapping[str, str] | None) -> None:
         self.config_path.write_text(json.dumps(self.config))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -102,8 +126,6 @@ class OrthancServer:
                 env=os.environ | dict(self.program.environment) | dict(environment or {}),
                 start_new_session=True,
             )
-        self.until(self._answers, START_SECONDS, "Orthanc does not answer")
-        return self
 
     def _answers(self) -> bool:
         assert self.process is not None
