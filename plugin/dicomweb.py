@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.errors import DataError, ResourceError
-from plugin.fetching import WITHOUT_RADIOGRAPHS
+from plugin.fetching import one_of_each
 from plugin.multipart import MultipartError, first_part, media_type
 from plugin.negotiation import is_uid
 from plugin.settings import DicomWeb
@@ -116,7 +116,7 @@ class DicomWebReader:
 
     def fetch_study(self, study_uid: str, folder: Path, on_progress: Callable[[], None] | None = None) -> list[Path]:
         """The files of a study that scoring needs. Raises WebError, ResourceError, and DataError without a study."""
-        listed = wanted(self.instances(study_uid))
+        listed = one_of_each(self.instances(study_uid))
         if not listed:
             raise DataError(f"{self._web.url} has no study {study_uid}")
         files = []
@@ -132,19 +132,6 @@ class DicomWebReader:
 
     def _not_understood(self, path: str) -> WebError:
         return WebError(f"GET {self._web.url}{path}: the answer is not the DICOM JSON of a search")
-
-
-def wanted(listed: Sequence[Listed]) -> list[Listed]:
-    """Every instance, but of a series that holds no radiograph only the first: it says what the series is."""
-    seen: set[str] = set()
-    chosen = []
-    for item in listed:
-        if item.modality.upper() in WITHOUT_RADIOGRAPHS:
-            if item.series_uid in seen:
-                continue
-            seen.add(item.series_uid)
-        chosen.append(item)
-    return chosen
 
 
 def checked(study_uid: str) -> str:

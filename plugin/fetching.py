@@ -4,10 +4,11 @@ Of a series that holds no radiograph one instance is fetched: enough to say what
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from inference.errors import ConfigurationError, ResourceError
 from plugin.orthanc_api import OrthancApi
@@ -32,6 +33,21 @@ class InputFile:
     sop_uid: str
     sha256: str
     is_new: bool
+
+
+class InSeries(Protocol):
+    """An instance of which series and modality are known; the modality is empty where it is not."""
+
+    @property
+    def series_uid(self) -> str:
+        """Its Series Instance UID."""
+
+    @property
+    def modality(self) -> str:
+        """Modality (0008,0060)."""
+
+
+T = TypeVar("T", bound=InSeries)
 
 
 class Fetcher:
@@ -95,20 +111,23 @@ class Fetcher:
 
 
 def wanted(inputs: Sequence[Input]) -> list[Input]:
-    """Every instance, but of a series that Orthanc keeps and that holds no radiograph only one.
+    """What of a claim is fetched. What made its revision is among it, and scoring again finds the same."""
+    return one_of_each(inputs, lambda item: item.revision)
 
-    It is the first of those that came last: what made a revision is among its files, and scoring again finds the same.
-    """
-    enough: dict[str, Input] = {}
-    for item in filter(_is_one_enough, inputs):
+
+def one_of_each(items: Sequence[T], newness: Callable[[T], int] = lambda _item: 0) -> list[T]:
+    """Every instance, but of a series without radiographs only one: the first of the newest."""
+    enough: dict[str, T] = {}
+    for item in filter(_is_one_enough, items):
         known = enough.setdefault(item.series_uid, item)
-        if item.revision > known.revision:
+        if newness(item) > newness(known):
             enough[item.series_uid] = item
-    return [item for item in inputs if not _is_one_enough(item) or enough[item.series_uid] is item]
+    return [item for item in items if not _is_one_enough(item) or enough[item.series_uid] is item]
 
 
-def _is_one_enough(item: Input) -> bool:
-    return item.remote is not None and item.modality.upper() in WITHOUT_RADIOGRAPHS
+def _is_one_enough(item: InSeries) -> bool:
+    """Of a received file the modality is not known: it lies here already."""
+    return item.modality.upper() in WITHOUT_RADIOGRAPHS
 
 
 def gone(inputs: Sequence[Input], files: Sequence[InputFile]) -> list[str]:

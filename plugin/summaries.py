@@ -7,7 +7,7 @@ from inference.findings import RefusalCode
 from plugin.results import ResultLine
 from plugin.rows import JobRow, JobState
 
-SIDES = {"L": "left", "R": "right", "B": "both"}
+SIDES = {"L": "left", "R": "right"}
 
 
 def of_job(job: JobRow | None) -> str:
@@ -25,9 +25,7 @@ def of_job(job: JobRow | None) -> str:
 
 def of_result(line: ResultLine) -> str:
     """Grades first, then what was refused and why."""
-    grades = [
-        f"{SIDES.get(knee['side'], 'a')} knee: Kellgren-Lawrence grade {knee['kl']['grade']}" for knee in line["knees"]
-    ]
+    grades = [f"{SIDES[knee['side']]} knee: Kellgren-Lawrence grade {knee['kl']['grade']}" for knee in line["knees"]]
     told = f"{'; '.join(grades)} (research only)." if grades else ""
     reasons = [f"{_what(refusal)}: {refusal['reason']}" for refusal in line["refusals"]]
     before = "Nothing to score." if line["status"] == "nothing_to_score" else "Refused." if not grades else ""

@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from inference.errors import DataError, ResourceError
-from plugin.dicomweb import DicomWebReader, Listed, wanted
+from plugin.dicomweb import DicomWebReader, Listed
+from plugin.fetching import one_of_each
 from plugin.settings import DicomWeb
 from plugin.web import WebError
 from tests import phantoms
@@ -187,13 +188,13 @@ def test_what_is_no_uid_never_enters_an_address(uid: str) -> None:
     assert not peer.requests
 
 
-def test_everything_but_series_without_radiographs_is_wanted() -> None:
+def test_everything_but_series_without_radiographs_is_one_of_each() -> None:
     listed = [
         Listed(f"{series}.{number}", series, modality)
         for series, modality in (("1.1", "MR"), ("1.2", "DX"), ("1.3", ""), ("1.4", "mr"), ("1.5", "OT"), ("1.6", "SR"))
         for number in (1, 2)
     ]
-    counts = [len([item for item in wanted(listed) if item.series_uid == f"1.{number}"]) for number in range(1, 7)]
+    counts = [len([item for item in one_of_each(listed) if item.series_uid == f"1.{number}"]) for number in range(1, 7)]
     assert counts == [1, 2, 2, 1, 2, 1]
 
 
