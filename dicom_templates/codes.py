@@ -166,6 +166,42 @@ _REFUSAL_ROWS: dict[RefusalCode, tuple[str, str, str, str]] = {  # value, meanin
         "The pixels show no knee joint.",
         "Look at the film: a frontal knee must be on it, upright, in full size and not cut off.",
     ),
+    RefusalCode.FILM_TURNED: (
+        "R-TURNED",
+        "Film turned",
+        "The film lies on its side or head down.",
+        "Turn the film upright where it was made, with Patient Orientation to match, and send it again.",
+    ),
+    RefusalCode.KNEE_CUT_OFF: (
+        "R-CUT-OFF",
+        "Knee cut off",
+        "The joint is not whole on the film.",
+        "Send a film with the whole joint, the ends of femur and tibia with it.",
+    ),
+    RefusalCode.KNEE_TOO_SMALL: (
+        "R-TOO-SMALL",
+        "Knee too small",
+        "The knee has fewer pixels than the model needs.",
+        "Send the film in full size, not a reduced copy; long-leg films need a film of the knee beside them.",
+    ),
+    RefusalCode.POOR_EXPOSURE: (
+        "R-EXPOSURE",
+        "Poor exposure",
+        "Over- or under-exposed, or without contrast.",
+        "Look at the film and its window; if another image of the knee shows bone and joint space, send that one.",
+    ),
+    RefusalCode.METAL: (
+        "R-METAL",
+        "Metal or implant",
+        "Metal or an implant lies over the joint.",
+        "Nothing, if the knee was operated on (the grade is not defined there); else send a film with the joint free.",
+    ),
+    RefusalCode.CAST: (
+        "R-CAST",
+        "Cast or brace",
+        "A cast or a brace lies over the joint.",
+        "Nothing, while it must stay on; send a film without it when there is one.",
+    ),
     RefusalCode.DERIVED_IMAGE: (
         "R-DERIVED",
         "Derived image",
