@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 _CONTROLLED = re.compile(r"[^A-Z0-9 _.\\/-]")
+_DIRECTION = re.compile(r"[APLRHF]{1,3}")
 _STANDARD_SCHEMES = frozenset({"SCT", "SRT", "SNM3", "99SDM"})
 
 
@@ -47,6 +48,12 @@ def number(header: Dataset, keyword: str) -> int:
     """The first value of one attribute as a whole number; 0 when there is none."""
     found = texts(header, keyword)
     return int(found[0]) if found and len(found[0]) < 12 and found[0].isascii() and found[0].isdigit() else 0
+
+
+def directions(header: Dataset) -> tuple[str, str] | None:
+    """Where rows and columns run to, such as ("L", "F"), by Patient Orientation (PS3.3 C.7.6.1.1.1); else None."""
+    found = [value.upper() for value in texts(header, "PatientOrientation")]
+    return (found[0], found[1]) if len(found) == 2 and all(map(_DIRECTION.fullmatch, found)) else None
 
 
 def items(header: Dataset, keyword: str) -> Iterator[Dataset]:

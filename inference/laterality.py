@@ -1,68 +1,70 @@
-"""Which side? Every source is asked; two that disagree mean that nobody knows (PS3.3 C.7.3.1, C.8.11.7)."""
+"""Which side? Every source of the header is asked; two that disagree are a refusal (PS3.3 C.7.3.1, C.8.11.7).
 
-import re
+A header that says nothing is none: what it says goes to the pixels as `inference.sides.Stating`.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pydicom.dataset import Dataset
 
 from inference.findings import Evidence, RefusalCode, Side
-from inference.headers import codes, controlled, first, items, number, texts
-from inference.words import BILATERAL, KNEE, LEFT, RIGHT, Text, said
-
-BILATERAL_FILM: Literal["B"] = "B"
+from inference.headers import codes, directions, first, items, texts
+from inference.sides import BOTH, Stating
+from inference.words import BILATERAL, KNEE, LEFT, PLURAL, RIGHT, Text, said
 
 _VALUES = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R", "B": "B", "BOTH": "B", "BILATERAL": "B"}
 _CODES = {"7771000": "L", "G-A101": "L", "24028007": "R", "G-A100": "R", "51440002": "B", "G-A102": "B"}
 _IMAGE_TEXTS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
 _STUDY_TEXTS = ("StudyDescription", "RequestedProcedureDescription", "PerformedProcedureStepDescription")
-_DIRECTIONS = re.compile(r"[APLRHF]{1,3}(\\[APLRHF]{1,3})?")
-_NOT_UPRIGHT = re.compile(r"[FH][A-Z]{0,2}\\[APLR].*|[APLR][A-Z]{0,2}\\H.*")
-_WIDE = 1.2  # columns per row above which a film without a stated side may hold two knees
 
 
 @dataclass(frozen=True)
 class SideDecision:
-    """`sides` is one Side, "B" for a bilateral film, or None with `refusal` saying why.
-
-    `columns_to_left` is True when image columns run towards the patient's left (as a film seen AP), False when towards
-    the right, None when Patient Orientation does not say; never None with "B".
-    """
+    """What the header says of the side, for the pixels to agree with; or `refusal`, a code and a sentence."""
 
     evidence: tuple[Evidence, ...]
-    sides: Side | Literal["B"] | None
-    columns_to_left: bool | None
+    stating: Stating
     refusal: tuple[RefusalCode, str] | None
 
 
 def decide_side(header: Dataset) -> SideDecision:
-    """The side of the knee, from all that the header says about it."""
+    """The side of the knee or knees, from all that the header says about it.
+
+    Refused are two sources that contradict each other, and a Patient Orientation (0020,0020) according to which the
+    film lies on its side or head down.
+    """
     coded = (*_attributes(header), *_regions(header), *_modifiers(header))
     described = _described(header, _IMAGE_TEXTS)
     study = _described(header, _STUDY_TEXTS)
-    image = (*coded, *described)
     # A study of both knees holds films of one: "both" in the study's text contradicts no side, and proves none.
-    study_sides = tuple(e for e in study if e.supports != "B")
-    counted = (*image, *study_sides, *_letters(header, image or study_sides))
-    towards_left = columns_to_left(header)
-    found = {e.supports for e in counted}
-    evidence = (*counted, *(e for e in study if e.supports == "B"))
-    if len(found) > 1:
+    certain = (*coded, *described, *(e for e in study if e.supports != BOTH))
+    letters = _letters(header)
+    # "KNEES" is the name of many a series that holds films of one: it contradicts nothing.
+    counted = (*certain, *letters) if certain else () if letters else _plurals(header, _IMAGE_TEXTS)
+    evidence = (*counted, *(e for e in study if e.supports == BOTH))
+    hinted = frozenset(Side(e.supports) for e in letters)
+    stating = _stating(counted, hinted, columns_to_left(header))
+    if stating is None:
         one, other = counted[0], next(e for e in counted if e.supports != counted[0].supports)
         reason = f"{one.source} says {one.value}, but {other.source} says {other.value}: the side is contradictory."
-        return SideDecision(evidence, None, towards_left, (RefusalCode.SIDE_CONTRADICTORY, reason))
-    if not found:
-        return _unknown(evidence, "Neither a laterality attribute nor a code nor a description says which knee it is.")
-    (side,) = found
-    if side == "B":
-        return _bilateral(header, evidence, towards_left)
-    if _NOT_UPRIGHT.fullmatch(turned := _orientation(header)):
-        reason = f"PatientOrientation is {controlled(turned)}: the film lies on its side or head down. Send it upright."
-        return SideDecision(evidence, None, None, (RefusalCode.NO_FRONTAL_VIEW, reason))
-    if not coded and number(header, "Columns") > _WIDE * max(1, number(header, "Rows")):
-        reason = "Only a description names a side, and the film is wide enough for two knees: set Image Laterality."
-        return _unknown(evidence, reason)
-    return SideDecision(evidence, Side(side), towards_left, None)
+        nothing = Stating(None, "", columns_to_left(header), hinted)
+        return SideDecision(evidence, nothing, (RefusalCode.SIDE_CONTRADICTORY, reason))
+    if (seen := directions(header)) and (seen[0][0] in "FH" or seen[1][0] == "H"):
+        reason = f"PatientOrientation is {seen[0]}\\{seen[1]}: the film lies on its side or head down. Send it upright."
+        return SideDecision(evidence, stating, (RefusalCode.FILM_TURNED, reason))
+    return SideDecision(evidence, stating, None)
+
+
+def _stating(counted: Sequence[Evidence], hinted: frozenset[Side], to_left: bool | None) -> Stating | None:
+    """What all of the evidence says; None when it says different things."""
+    found = {e.supports for e in counted}
+    if len(found) > 1:
+        return None
+    if not counted:
+        return Stating(None, "", to_left, hinted)
+    side = counted[0].supports
+    return Stating(BOTH if side == BOTH else Side(side), counted[0].source, to_left, hinted)
 
 
 def columns_to_left(header: Dataset) -> bool | None:
@@ -70,31 +72,10 @@ def columns_to_left(header: Dataset) -> bool | None:
 
     None when it is absent, or not that of an upright frontal film (rows running to the feet).
     """
-    found = texts(header, "PatientOrientation")
-    if len(found) != 2:
+    seen = directions(header)
+    if seen is None or seen[0][0] not in "LR" or seen[1][0] != "F":
         return None
-    row, column = found[0].upper(), found[1].upper()
-    if not column.startswith("F") or row[0] not in "LR":
-        return None
-    return row[0] == "L"
-
-
-def _bilateral(header: Dataset, evidence: tuple[Evidence, ...], towards_left: bool | None) -> SideDecision:
-    if towards_left is not None:
-        return SideDecision(evidence, BILATERAL_FILM, towards_left, None)
-    found = _orientation(header)
-    value = found if _DIRECTIONS.fullmatch(found) else "unusable" if found else "empty"
-    return _unknown(
-        evidence, f"The film shows both knees, but Patient Orientation ({value}) does not say which is which."
-    )
-
-
-def _orientation(header: Dataset) -> str:
-    return "\\".join(texts(header, "PatientOrientation")).upper()
-
-
-def _unknown(evidence: tuple[Evidence, ...], reason: str) -> SideDecision:
-    return SideDecision(evidence, None, None, (RefusalCode.SIDE_UNKNOWN, reason))
+    return seen[0][0] == "L"
 
 
 def _attributes(header: Dataset) -> list[Evidence]:
@@ -131,11 +112,7 @@ def _coded(item: Dataset, keyword: str) -> list[Evidence]:
 
 
 def _described(header: Dataset, keywords: tuple[str, ...]) -> list[Evidence]:
-    found = []
-    for keyword in keywords:
-        for value in texts(header, keyword):
-            found += _judge(keyword, Text(value))
-    return found
+    return [e for keyword in keywords for value in texts(header, keyword) for e in _judge(keyword, Text(value))]
 
 
 def _judge(source: str, text: Text) -> list[Evidence]:
@@ -143,9 +120,9 @@ def _judge(source: str, text: Text) -> list[Evidence]:
     contextual = set(text.sides_in_context())
     if both or ((left or "L" in contextual) and (right or "R" in contextual)):
         value = said(BILATERAL, both[0]) if both else "both sides"
-        found = [Evidence("side", source, value, "B")]
-        # "Both knees, left": the words disagree among themselves.
-        if both and bool(left) != bool(right):
+        found = [Evidence("side", source, value, BOTH)]
+        # "Both knees, left": the words disagree among themselves; in a study's text they may speak of other parts.
+        if both and bool(left) != bool(right) and source not in _STUDY_TEXTS:
             side = "L" if left else "R"
             found.append(Evidence("side", source, said(LEFT if left else RIGHT, (left or right)[0]), side))
         return found
@@ -154,10 +131,17 @@ def _judge(source: str, text: Text) -> list[Evidence]:
     return found or [Evidence("side", source, f"a short word for {side}", side) for side in sorted(contextual)]
 
 
-def _letters(header: Dataset, others: tuple[Evidence, ...] | list[Evidence]) -> list[Evidence]:
+def _plurals(header: Dataset, keywords: tuple[str, ...]) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence("side", keyword, said(PLURAL, word), BOTH)
+        for keyword in keywords
+        for value in texts(header, keyword)
+        for word in Text(value).matches(PLURAL)[:1]
+    )
+
+
+def _letters(header: Dataset) -> list[Evidence]:
     """A lone "L" or "R" beside the knee's word: too ambiguous to prove a side, but enough to contradict one."""
-    if not others:
-        return []
     found = []
     for keyword in _IMAGE_TEXTS:
         for value in texts(header, keyword):

@@ -18,11 +18,16 @@ Stated = Side | Literal["B"] | None
 
 @dataclass(frozen=True)
 class Letter:
-    """A burned-in letter: the side it names, whether it reads backwards, and where it stands (column, 0..1)."""
+    """A burned-in letter: the side it names, whether it reads backwards, and where it stands (column, 0..1).
+
+    `down` is the row of its centre, `size` its height, both as fractions of the film's height: for drawings only.
+    """
 
     side: Side
     mirrored: bool
     across: float
+    down: float = 0.5
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class Stating:
-    """What the header says: a side, both or nothing, by which attribute; and whether columns run to the left side."""
+    """What the header says.
+
+    `side` is a side, BOTH or None, `source` the attribute that states it (empty for None). `columns_to_left` says
+    whether columns run to the patient's left, by Patient Orientation (PS3.3 C.7.6.1.1.1), None when it does not say.
+    `hinted` are lone letters of descriptions: they prove no side, and contradict every other one.
+    """
 
     side: Stated
     source: str
     columns_to_left: bool | None
+    hinted: frozenset[Side] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,24 @@
-"""Which instances of a study are frontal knee radiographs, and which knees they show: evidence in, decisions out.
+"""Which instances of a study are frontal knee radiographs, and what their headers say of the side.
 
 One pure function per question (`decide_anatomy`, `decide_view`, `decide_side`), all over the header only;
-docs/selection.md tells the rules and what a user can do about each refusal.
+`inference.sides` weighs the side against the pixels. docs/selection.md tells the rules and what a user can do.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from inference.anatomy import decide_anatomy
-from inference.findings import Evidence, Refusal, RefusalCode, Side
+from inference.findings import Evidence, Refusal, RefusalCode
 from inference.headers import controlled, first, items, number, texts
-from inference.laterality import BILATERAL_FILM, decide_side
+from inference.laterality import decide_side
 from inference.reading import Instance, StudyInput
+from inference.sides import BOTH, Stating
 from inference.views import decide_view
 
-BILATERAL = BILATERAL_FILM
+BILATERAL = BOTH
 OWN_MANUFACTURER = "Genu"
 OWN_CODING_SCHEME = "99GENU"
 
@@ -37,15 +37,10 @@ _DERIVED_FLAVOURS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One image to be scored: `sides` is one Side, or BILATERAL for a film of both knees.
-
-    `columns_to_left` is True when image columns run towards the patient's left, as on a film seen AP: on a bilateral
-    film the right knee then lies in the left half. Never None with BILATERAL.
-    """
+    """One image for the pixel stage: what its header says of the side, and all evidence from the header."""
 
     instance: Instance
-    sides: Side | Literal["B"]
-    columns_to_left: bool | None
+    stating: Stating
     evidence: tuple[Evidence, ...]
 
 
@@ -112,11 +107,9 @@ def _judge(instance: Instance) -> Candidate | Refusal:
     if view.refusal is not None:
         return Refusal(*view.refusal, source)
     side = decide_side(header)
-    if side.refusal is not None or side.sides is None:
-        code, reason = side.refusal or (RefusalCode.SIDE_UNKNOWN, "The side is unknown.")
-        return Refusal(code, reason, source)
-    evidence = (*anatomy.evidence, *view.evidence, *side.evidence)
-    return Candidate(instance, side.sides, side.columns_to_left, evidence)
+    if side.refusal is not None:
+        return Refusal(*side.refusal, source)
+    return Candidate(instance, side.stating, (*anatomy.evidence, *view.evidence, *side.evidence))
 
 
 def _not_an_image_for_us(instance: Instance) -> tuple[RefusalCode, str] | None:

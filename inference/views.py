@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from inference.findings import Evidence, RefusalCode
-from inference.headers import Code, codes, controlled, items, texts
+from inference.headers import Code, codes, controlled, directions, items, texts
 from inference.words import FRONTAL, OTHER_VIEWS, Text, said
 
 _FRONTAL_POSITIONS = frozenset({"AP", "PA"})
@@ -48,7 +48,8 @@ def decide_view(header: Dataset) -> ViewDecision:
 
     Codes speak of the image; a description may speak of a series with several views ("AP and lateral"), so that one
     that names both is no contradiction to a code, and no answer without one; "AP oblique" is one view, and contradicts.
-    The study's text counts last.
+    The study's text counts last. Patient Orientation proves no view, but rows or columns that run forwards or
+    backwards contradict a frontal one.
     """
     coded = (*_position(header), *_view_codes(header))
     described = _described(header, _IMAGE_TEXTS)
@@ -60,6 +61,9 @@ def decide_view(header: Dataset) -> ViewDecision:
     if coded_other:
         but = ", which contradicts the frontal view that stands elsewhere" if coded_frontal else ""
         return _refuse(evidence, RefusalCode.NO_FRONTAL_VIEW, f"{_sentence(coded_other[0])}{but}.")
+    if (coded_frontal or frontal) and (seen := directions(header)) and {seen[0][0], seen[1][0]} & {"A", "P"}:
+        reason = f"PatientOrientation is {seen[0]}\\{seen[1]}, which contradicts the frontal view that is said."
+        return _refuse(evidence, RefusalCode.NO_FRONTAL_VIEW, reason)
     if other and (not frontal or (coded_frontal and {e.supports for e in other} <= _OF_FRONTAL)):
         but = ", which contradicts the coded frontal view" if coded_frontal else ""
         return _refuse(evidence, RefusalCode.NO_FRONTAL_VIEW, f"{_sentence(other[0])}{but}.")

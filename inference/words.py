@@ -56,7 +56,7 @@ KNEE, ELSEWHERE = _table("knee"), _table("elsewhere")
 BODY_PARTS_ELSEWHERE = frozenset(_words("body part elsewhere"))
 FRONTAL = _table("frontal")
 OTHER_VIEWS = tuple(_table(name) for name in ("lateral", "tangential", "oblique", "tunnel", "long leg"))
-RIGHT, LEFT, BILATERAL = _table("right"), _table("left"), _table("bilateral")
+RIGHT, LEFT, BILATERAL, PLURAL = (_table(name) for name in ("right", "left", "bilateral", "plural"))
 # Short words that mean a side only in their own language: the side, and the knee words that show the language.
 SIDE_IN_CONTEXT: dict[str, tuple[str, frozenset[str]]] = {
     "re": ("R", frozenset({"knie", "kniegelenk"})),
@@ -77,6 +77,11 @@ SIDE_IN_CONTEXT: dict[str, tuple[str, frozenset[str]]] = {
 }
 # Beside these a short word names no side: "JOELHO D/E" and "RODILLA D/I" are both knees, "DX" may be Digital X-ray.
 _SPOILED_BY = {"d": ("e", "i"), "dx": ("sin", "sn"), "sin": ("dx",)}
+# English knees written in one word with what stands before and after. A letter behind would be "kneel".
+_BEFORE = "ap|pa|lat|bilat|both|left|right|lt|rt"
+_RUN_TOGETHER = re.compile(
+    rf"({_BEFORE})?([lr]?knee|knees)({_BEFORE}|lateral|frontal|bilateral|obl|oblique|sunrise|skyline|merchant|tunnel)?"
+)
 # Legs without their knee: "below knee" speaks of a stump or of the lower leg.
 _NOT_THE_KNEE = re.compile(r" (?:below|above) knee ")
 
@@ -88,7 +93,7 @@ class Text:
         # Descriptions are LO (64 characters) or a little more; a megabyte in one is an attack on our time.
         folded = _ELISION.sub("", normalise(text[:512]))
         self._compact = "".join(folded.split())
-        self._tokens = _TOKEN.findall(folded)
+        self._tokens = [part for token in _TOKEN.findall(folded) for part in _apart(token)]
         self._line = _NOT_THE_KNEE.sub(" ", f" {' '.join(self._tokens)} ")
         self._broken = [_pattern(token) for token in self._tokens if _is_broken(token)]
 
@@ -117,6 +122,12 @@ class Text:
     def _spoiled(self, word: str) -> bool:
         counted = re.search(rf" \d+ {re.escape(word)} ", self._line) is not None  # "3D"
         return counted or any(self.has_token(other) for other in _SPOILED_BY.get(word, ()))
+
+
+def _apart(token: str) -> list[str]:
+    """The words of a token such as "KNEEAP" or "RKNEELAT"; any other token stays whole ("kneeling")."""
+    found = _RUN_TOGETHER.fullmatch(token)
+    return [part for part in found.groups() if part] if found else [token]
 
 
 def _is_broken(token: str) -> bool:

@@ -7,7 +7,8 @@ import pydicom
 
 from inference.findings import Side
 from inference.reading import read_study
-from inference.studies import BILATERAL, select
+from inference.sides import BOTH
+from inference.studies import select
 from tests import samples
 
 
@@ -19,6 +20,6 @@ def test_both_knees_lie_where_patient_orientation_says(shared_data: Path, tmp_pa
     np.testing.assert_array_equal(film.pixel_array[:, :half], samples.read_crop(shared_data, film.PatientID, "R"))
     np.testing.assert_array_equal(film.pixel_array[:, half:], samples.read_crop(shared_data, film.PatientID, "L"))
     (both,) = select(read_study([bilateral])).candidates
-    assert (both.sides, both.columns_to_left) == (BILATERAL, True)
+    assert (both.stating.side, both.stating.columns_to_left) == (BOTH, True)
     (one,) = select(read_study([single])).candidates
-    assert one.sides is Side.LEFT
+    assert one.stating.side is Side.LEFT

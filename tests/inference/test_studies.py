@@ -8,7 +8,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from inference.findings import RefusalCode, Side
 from inference.reading import Instance, StudyInput, group_studies, read_study
-from inference.studies import BILATERAL, Selection, select
+from inference.sides import BOTH
+from inference.studies import Selection, select
 from tests import phantoms
 from tests.phantoms import code
 
@@ -25,10 +26,10 @@ def judged(ds: Dataset, **options: bool) -> Selection:
 
 
 def outcome(ds: Dataset, **options: bool) -> Any:
-    """The sides of the only candidate, or the code of the only refusal."""
+    """What the only candidate's header states (a side, BOTH or None), or the code of the only refusal."""
     found = judged(ds, **options)
     assert len(found.candidates) + len(found.refusals) == 1
-    return found.candidates[0].sides if found.candidates else found.refusals[0].code
+    return found.candidates[0].stating.side if found.candidates else found.refusals[0].code
 
 
 def bare(**attributes: Any) -> Dataset:
@@ -54,13 +55,33 @@ def test_evidence_is_kept_with_the_candidate() -> None:
 @pytest.mark.parametrize(("orientation", "to_left"), [("L\\F", True), ("R\\F", False), ("LF\\FR", True)])
 def test_patient_orientation_decides_the_halves(orientation: str, to_left: bool) -> None:
     (candidate,) = judged(phantoms.dx_bilateral(orientation=orientation)).candidates
-    assert candidate.sides == BILATERAL
-    assert candidate.columns_to_left is to_left
+    assert (candidate.stating.side, candidate.stating.source) == (BOTH, "ImageLaterality")
+    assert candidate.stating.columns_to_left is to_left
 
 
-@pytest.mark.parametrize("orientation", [None, "A\\F", "P\\F", "F\\L", "L\\H", "L"])
-def test_a_bilateral_film_without_usable_orientation_is_not_split(orientation: str | None) -> None:
-    assert outcome(phantoms.dx_bilateral(orientation=orientation)) is C.SIDE_UNKNOWN
+@pytest.mark.parametrize("orientation", [None, "L", "L\\R", "Q\\F", "LEFT\\F"])
+def test_unusable_orientation_says_nothing(orientation: str | None) -> None:
+    (candidate,) = judged(phantoms.dx_bilateral(orientation=orientation)).candidates
+    assert (candidate.stating.side, candidate.stating.columns_to_left) == (BOTH, None)
+
+
+@pytest.mark.parametrize("orientation", ["A\\F", "P\\F", "PL\\FH", "R\\P", "F\\A"])
+def test_orientation_of_a_lateral_or_axial_film_contradicts_a_frontal_view(orientation: str) -> None:
+    for ds in (phantoms.dx_bilateral(orientation=orientation), phantoms.dx_knee("L")):
+        ds.PatientOrientation = orientation.split("\\")
+        (refusal,) = judged(ds).refusals
+        assert refusal.code is C.NO_FRONTAL_VIEW
+        assert f"PatientOrientation is {orientation}," in refusal.reason
+
+
+@pytest.mark.parametrize("orientation", ["F\\L", "HR\\L", "L\\H", "R\\HA"])
+def test_films_on_their_side_or_head_down_are_refused(orientation: str) -> None:
+    silent = bare(BodyPartExamined="KNEE", ViewPosition="AP")
+    for ds in (phantoms.dx_bilateral(), phantoms.dx_knee("L"), silent):
+        ds.PatientOrientation = orientation.split("\\")
+        (refusal,) = judged(ds).refusals
+        assert refusal.code is C.FILM_TURNED
+        assert f"PatientOrientation is {orientation}:" in refusal.reason
 
 
 def test_classes_that_are_no_radiographs_are_refused_once_and_not_counted() -> None:
@@ -256,9 +277,9 @@ def _framed(side: str) -> list[Dataset]:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({}, C.SIDE_UNKNOWN),
-        ({"ImageLaterality": "U"}, C.SIDE_UNKNOWN),
-        ({"ImageLaterality": ""}, C.SIDE_UNKNOWN),
+        ({}, None),
+        ({"ImageLaterality": "U"}, None),
+        ({"ImageLaterality": ""}, None),
         ({"ImageLaterality": "R"}, Side.RIGHT),
         ({"Laterality": "L"}, Side.LEFT),
         ({"Laterality": "R", "ImageLaterality": "U"}, Side.RIGHT),
@@ -273,27 +294,23 @@ def _framed(side: str) -> list[Dataset]:
         ({"SeriesDescription": "Knie links"}, Side.LEFT),
         ({"SeriesDescription": "Kniegelenk re."}, Side.RIGHT),
         ({"SeriesDescription": "ginocchio dx"}, Side.RIGHT),
-        ({"SeriesDescription": "DX knee"}, C.SIDE_UNKNOWN),
+        ({"SeriesDescription": "DX knee"}, None),
         *(
-            ({"SeriesDescription": text}, C.SIDE_UNKNOWN)
+            ({"SeriesDescription": text}, None)
             for text in ("JOELHO D/E", "Joelho D e E", "RODILLA D/I", "DX ginocchio sin.", "GENOU 3D")
         ),
         ({"SeriesDescription": "JOELHO D"}, Side.RIGHT),
         ({"SeriesDescription": "Ginocchio sin."}, Side.LEFT),
-        *(
-            ({"ImageLaterality": "L", "PatientOrientation": turned}, C.NO_FRONTAL_VIEW)
-            for turned in (["F", "L"], ["L", "H"], ["HR", "A"])
-        ),
         ({"ImageLaterality": "L", "PatientOrientation": ["R", "F"]}, Side.LEFT),
         ({"SeriesDescription": "膝 左"}, Side.LEFT),
         ({"SeriesDescription": "Høyre kne"}, Side.RIGHT),
-        ({"SeriesDescription": "Knee L"}, C.SIDE_UNKNOWN),
+        ({"SeriesDescription": "Knee L"}, None),
         ({"SeriesDescription": "Knee L", "ImageLaterality": "L"}, Side.LEFT),
         ({"SeriesDescription": "Knee L", "ImageLaterality": "R"}, C.SIDE_CONTRADICTORY),
-        ({"SeriesDescription": "Genou: bilan d'origine"}, C.SIDE_UNKNOWN),
-        ({"SeriesDescription": "bright outright"}, C.SIDE_UNKNOWN),
+        ({"SeriesDescription": "Genou: bilan d'origine"}, None),
+        ({"SeriesDescription": "bright outright"}, None),
         ({"StudyDescription": "XR knee left"}, Side.LEFT),
-        ({"StudyDescription": "XR knees bilateral"}, C.SIDE_UNKNOWN),
+        ({"StudyDescription": "XR knees bilateral"}, None),
         ({"StudyDescription": "XR knees bilateral", "ImageLaterality": "R"}, Side.RIGHT),
         ({"ImageLaterality": "L", "Laterality": "R"}, C.SIDE_CONTRADICTORY),
         ({"ImageLaterality": "L", "AnatomicRegionSequence": _modified("24028007")}, C.SIDE_CONTRADICTORY),
@@ -302,13 +319,13 @@ def _framed(side: str) -> list[Dataset]:
         ({"ImageLaterality": "L", "SharedFunctionalGroupsSequence": _framed("R")}, C.SIDE_CONTRADICTORY),
         ({"ImageLaterality": "L", "SeriesDescription": "Both knees"}, C.SIDE_CONTRADICTORY),
         ({"ImageLaterality": "B", "SeriesDescription": "Left knee"}, C.SIDE_CONTRADICTORY),
-        ({"ImageLaterality": "B", "PatientOrientation": ["L", "F"]}, BILATERAL),
-        ({"SeriesDescription": "Bilateral knee", "PatientOrientation": ["R", "F"]}, BILATERAL),
-        ({"SeriesDescription": "Left and right knee", "PatientOrientation": ["L", "F"]}, BILATERAL),
-        ({"SeriesDescription": "Knees bilateral"}, C.SIDE_UNKNOWN),
-        ({"SeriesDescription": "Right knee", "Rows": 1000, "Columns": 2000}, C.SIDE_UNKNOWN),
+        ({"ImageLaterality": "B", "PatientOrientation": ["L", "F"]}, BOTH),
+        ({"SeriesDescription": "Bilateral knee", "PatientOrientation": ["R", "F"]}, BOTH),
+        ({"SeriesDescription": "Left and right knee", "PatientOrientation": ["L", "F"]}, BOTH),
+        ({"SeriesDescription": "Knees bilateral"}, BOTH),
+        ({"SeriesDescription": "Right knee", "Rows": 1000, "Columns": 2000}, Side.RIGHT),
         ({"ImageLaterality": "R", "Rows": 1000, "Columns": 2000}, Side.RIGHT),
-        ({"Rows": 1000, "Columns": 2000}, C.SIDE_UNKNOWN),
+        ({"Rows": 1000, "Columns": 2000}, None),
     ],
 )
 def test_sides(attributes: dict[str, Any], expected: object) -> None:
