@@ -1,207 +1,33 @@
-"""Drawn radiographs of what no data set at hand holds: knees from the side and in the axial view, and other joints.
+"""Drawn radiographs of what no data set at hand holds: knees from the side and along the axis, and other joints.
 
-Outlines are given in units of the drawn part, x to the right and y downwards; `Sheet.frame` carries them to the film.
-Every bone adds its own shadow, bright at its walls, so that what overlaps gets brighter, as on a radiograph. With a
-real crop as `texture` the bones get its trabeculae: they must not differ from real bones by texture alone.
+Also real bone put together so that no knee is left. Coordinates as in `training.sheets`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Image = npt.NDArray[np.float32]
-Points = npt.NDArray[np.float64]
-Coordinates = Sequence[tuple[float, float]] | Points
+from training.sheets import Image, Sheet, along, developed, disc, frame_of, jittered, sheet, table, turn
 
-FIXED = 16  # cv2 takes coordinates in sixteenths of a pixel
-STEPS = np.arange(8)[None, :, None] / 8
-
-
-@dataclass(eq=False)
-class Sheet:
-    """A film (rows, columns) being drawn on; `frame` (2, 3) takes the drawing's units to columns and rows."""
-
-    film: Image
-    grain: Image
-    frame: Points
-    wall: float
-    detail: float
-    body: float
-
-    @property
-    def unit(self) -> float:
-        """Pixels in one unit."""
-        return float(np.sqrt(abs(np.linalg.det(self.frame[:, :2]))))
-
-    def place(self, points: Coordinates) -> Points:
-        """(N, 2) in units to (N, 2) columns and rows."""
-        moved: Points = np.asarray(points, float) @ self.frame[:, :2].T + self.frame[:, 2]
-        return moved
-
-    def bone(self, outline: Coordinates, bright: float = 0.35, wall: float = 1.0) -> None:
-        """Add the shadow of a bone with this closed outline (N, 2)."""
-        box, inside, depth = self._filled(outline)
-        if inside.size:
-            shadow = self.body + (1 - self.body) * np.exp(-depth / (self.wall * wall))
-            self.film[box] += inside * bright * (shadow + self.detail * self.grain[box])
-
-    def flesh(self, outline: Coordinates, bright: float, thickness: float) -> None:
-        """Add soft tissue: thin at its edge, of full shadow from `thickness` units inwards."""
-        box, inside, depth = self._filled(outline)
-        if inside.size:
-            self.film[box] += inside * bright * np.sqrt(np.minimum(depth / thickness, 1))
-
-    def _filled(self, outline: Coordinates) -> tuple[tuple[slice, slice], Image, Image]:
-        """Where on the film, how much of each pixel lies inside, and how deep inside in units."""
-        points = self.place(rounded(outline))
-        rows, columns = self.film.shape
-        low = np.clip(np.floor(points.min(axis=0)).astype(int) - 2, 0, (columns, rows))
-        high = np.clip(np.ceil(points.max(axis=0)).astype(int) + 3, 0, (columns, rows))
-        mask = np.zeros(np.maximum(high - low, 0)[::-1], np.uint8)
-        box = (slice(low[1], low[1] + mask.shape[0]), slice(low[0], low[0] + mask.shape[1]))
-        if not mask.size:
-            return box, mask.astype(np.float32), mask.astype(np.float32)
-        fixed = np.round((points - low) * FIXED).clip(-(2**20), 2**20).astype(np.int32)
-        cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, 4)
-        depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3) / np.float32(self.unit)
-        return box, mask.astype(np.float32) / np.float32(255), depth.astype(np.float32)
-
-
-def rounded(outline: Coordinates) -> Points:
-    """A smooth closed curve (8 N, 2) through these points (N, 2)."""
-    at = np.asarray(outline, float)[:, None]
-    before, after, beyond = np.roll(at, 1, 0), np.roll(at, -1, 0), np.roll(at, -2, 0)
-    curve = at + STEPS / 2 * (
-        after
-        - before
-        + STEPS * (2 * before - 5 * at + 4 * after - beyond + STEPS * (3 * (at - after) + beyond - before))
-    )
-    result: Points = curve.reshape(-1, 2)
-    return result
-
-
-def along(path: Coordinates, halves: Sequence[float]) -> Points:
-    """The outline (2 N, 2) of what runs along a path (N, 2) with these half widths."""
-    points = np.asarray(path, float)
-    ahead = np.gradient(points, axis=0)
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-9
-    aside = ahead[:, ::-1] * (-1, 1) * np.asarray(halves, float)[:, None]
-    return np.concatenate([points + aside, (points - aside)[::-1]])
-
-
-def disc(x: float, y: float, across: float, down: float | None = None) -> Points:
-    """The outline (12, 2) of an ellipse with these half axes."""
-    angles = np.arange(12) * np.pi / 6
-    return np.stack([x + across * np.cos(angles), y + (down or across) * np.sin(angles)], axis=1)
-
-
-def turn(points: Coordinates, degrees: float, about: tuple[float, float] = (0.0, 0.0)) -> Points:
-    """Points (N, 2) turned so that what points down turns towards smaller x."""
-    angle = np.deg2rad(degrees)
-    matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    turned: Points = (np.asarray(points, float) - about) @ matrix + about
-    return turned
-
-
-def jittered(points: Coordinates, rng: np.random.Generator, spread: float) -> Points:
-    """Points (N, 2), each moved a little."""
-    at = np.asarray(points, float)
-    moved: Points = at + rng.normal(0, spread, at.shape)
-    return moved
-
-
-def frame_of(
-    shape: tuple[int, int],
-    rng: np.random.Generator,
-    unit: float,
-    degrees: float,
-    room: float = 0.2,
-    mirror: bool = True,
-) -> Points:
-    """A frame (2, 3) with its origin at most `room` of the film off the middle, half of them mirrored."""
-    middle = (0.5 + rng.uniform(-room, room, 2)) * (shape[1], shape[0])
-    axes = turn(np.eye(2), degrees).T * unit
-    axes[:, 0] *= rng.choice([-1, 1]) if mirror else 1
-    return np.column_stack([axes, middle])
-
-
-def sheet(shape: tuple[int, int], rng: np.random.Generator, frame: Points, texture: Image | None) -> Sheet:
-    """An empty film for a drawing in this frame."""
-    unit = float(np.sqrt(abs(np.linalg.det(frame[:, :2]))))
-    return Sheet(
-        film=np.full(shape, rng.uniform(0, 0.08), np.float32),
-        grain=trabeculae(shape, rng, unit, texture),
-        frame=frame,
-        wall=rng.uniform(0.012, 0.035),
-        detail=rng.uniform(0.03, 0.12) if texture is None else rng.uniform(0.05, 0.25),
-        body=rng.uniform(0.4, 0.75),
-    )
-
-
-def trabeculae(shape: tuple[int, int], rng: np.random.Generator, unit: float, texture: Image | None) -> Image:
-    """Bone texture over a whole film: mean 0, spread 1, from a real crop (S, S) of a knee where there is one."""
-    if texture is None:
-        patch = rng.normal(size=(48, 16)).astype(np.float32)
-        patch = cv2.resize(patch, (64, 64), interpolation=cv2.INTER_CUBIC)
-        side = 224.0
-    else:
-        side = float(len(texture))
-        top = int(side * rng.choice([rng.uniform(0.08, 0.2), rng.uniform(0.66, 0.74)]))
-        left = int(side * rng.uniform(0.22, 0.4))
-        wide = max(int(side * 0.26), 8)
-        patch = np.ascontiguousarray(texture[top : top + wide, left : left + wide], np.float32)
-    patch = patch - cv2.GaussianBlur(patch, (0, 0), side * 0.03)
-    patch /= patch.std() + 1e-3
-    scale = unit / side * rng.uniform(0.6, 1.5)
-    matrix = np.column_stack([turn(np.eye(2), rng.uniform(0, 360)).T * scale, rng.uniform(0, 1, 2) * shape[::-1]])
-    grain: Image = cv2.warpAffine(patch, matrix, shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
-    return grain
-
-
-def developed(film: Image, rng: np.random.Generator) -> Image:
-    """What detector and display make of the shadows: blur, noise, an exposure, at times local equalisation; 0..1."""
-    side = min(film.shape)
-    film = cv2.GaussianBlur(film, (0, 0), max(side * rng.uniform(0.001, 0.004), 0.3))
-    low, high = (
-        float(film.min()),
-        float(np.partition(film.ravel(), -max(film.size // 200, 1))[-max(film.size // 200, 1)]),
-    )
-    film = (film - low) / max(high - low, 1e-3) * np.float32(rng.uniform(0.7, 1.05))
-    film = np.clip(film, 0, 1) ** np.float32(2 ** rng.uniform(-0.9, 0.7))
-    noise = np.empty(film.shape, np.float32)
-    cv2.setRNGSeed(int(rng.integers(2**31 - 1)))
-    cv2.randn(noise, 0, float(rng.uniform(0.003, 0.03)))
-    film = np.clip(film + noise, 0, 1)
-    if rng.random() < 0.4:
-        equaliser = cv2.createCLAHE(float(rng.uniform(1.5, 5)), (int(rng.integers(2, 7)),) * 2)
-        film = equaliser.apply((film * 255).astype(np.uint8)).astype(np.float32) / np.float32(255)
-    return np.clip(film, 0, 1).astype(np.float32)
-
-
-FEMUR = (
-    ((0.15, -4), (0.14, -2), (0.14, -1.1), (0.16, -0.75), (0.24, -0.55), (0.27, -0.38), (0.22, -0.17), (0.1, -0.05))
-    + ((-0.08, -0.02), (-0.25, -0.1), (-0.34, -0.25), (-0.32, -0.4), (-0.22, -0.5), (-0.16, -0.65), (-0.15, -1.1))
-    + ((-0.15, -2), (-0.15, -4))
+FEMUR = table(
+    """0.15,-4 0.14,-2 0.14,-1.1 0.16,-0.75 0.24,-0.55 0.27,-0.38 0.22,-0.17 0.1,-0.05 -0.08,-0.02 -0.25,-0.1
+    -0.34,-0.25 -0.32,-0.4 -0.22,-0.5 -0.16,-0.65 -0.15,-1.1 -0.15,-2 -0.15,-4"""
 )
-TIBIA = (
-    ((-0.3, 0.1), (-0.27, 0.04), (-0.1, 0.05), (0.0, 0.01), (0.07, 0.04), (0.2, 0.05), (0.26, 0.1), (0.26, 0.22))
-    + ((0.25, 0.36), (0.18, 0.55), (0.15, 1.1), (0.14, 2), (0.14, 4), (-0.12, 4), (-0.12, 2), (-0.13, 1.0))
-    + ((-0.17, 0.5), (-0.26, 0.25))
+TIBIA = table(
+    """-0.3,0.1 -0.27,0.04 -0.1,0.05 0,0.01 0.07,0.04 0.2,0.05 0.26,0.1 0.26,0.22 0.25,0.36 0.18,0.55 0.15,1.1
+    0.14,2 0.14,4 -0.12,4 -0.12,2 -0.13,1 -0.17,0.5 -0.26,0.25"""
 )
-CONDYLE = (
-    (0.2, -0.4),
-    (0.22, -0.2),
-    (0.08, -0.05),
-    (-0.1, -0.03),
-    (-0.27, -0.1),
-    (-0.35, -0.27),
-    (-0.3, -0.4),
-    (-0.1, -0.48),
+FIBULA = table("-0.2,0 -0.2,0.1 -0.15,0.45 -0.12,2 -0.1,4")
+PATELLA = table("-0.07,-0.15 -0.08,0.02 -0.03,0.14 0.03,0.2 0.08,0.06 0.09,-0.1 0.04,-0.18")
+TROCHLEA = table(
+    """-0.5,0.35 -0.48,0.1 -0.36,-0.02 -0.2,0.03 -0.03,0.13 0.13,0.02 0.3,-0.09 0.44,-0.02 0.52,0.2 0.5,0.45
+    0.32,0.6 0.1,0.52 -0.02,0.42 -0.15,0.52 -0.35,0.58"""
 )
-PATELLA = ((-0.07, -0.15), (-0.08, 0.02), (-0.03, 0.14), (0.03, 0.2), (0.08, 0.06), (0.09, -0.1), (0.04, -0.18))
+WEDGES = (
+    table("-0.36,-0.24 -0.16,-0.12 0,-0.01 0.18,-0.12 0.42,-0.24 0.34,-0.34 0.08,-0.42 -0.2,-0.38"),
+    table("-0.3,-0.2 -0.12,-0.1 -0.04,-0.02 0.2,-0.16 0.46,-0.24 0.3,-0.36 0.05,-0.4 -0.22,-0.32"),
+)
 
 
 def lateral_knee(shape: tuple[int, int], rng: np.random.Generator, texture: Image | None = None) -> Image:
@@ -215,56 +41,21 @@ def lateral_knee(shape: tuple[int, int], rng: np.random.Generator, texture: Imag
     lower = turn([(-0.05, 0.3), (-0.1, 1.0), (-0.05, 2.2), (0, 4)], bend, hinge)
     path = np.concatenate([[(-0.1, -4), (-0.08, -2), (-0.05, -0.9), (0.05, -0.2)], lower])
     halves = [thigh * 1.2, thigh * 1.1, thigh, 0.44, 0.42, calf, calf * 0.9, calf * 0.6]
-    drawn.flesh(along(path, halves), rng.uniform(0.1, 0.35), rng.uniform(0.15, 0.5))
-    slim = np.array([stout, 1.0])
-    drawn.bone(jittered(FEMUR, rng, 0.006) * slim)
-    drawn.bone(jittered(CONDYLE, rng, 0.008) * slim + rng.uniform(-0.07, 0.07, 2) * (1, 0.5), 0.2)
-    tibia = turn((jittered(TIBIA, rng, 0.006) + (0, gap)) * slim, bend, hinge)
-    drawn.bone(tibia)
-    head = rng.uniform(0.2, 0.32)
-    fibula = along(
-        [(-0.2, head), (-0.2, head + 0.1), (-0.15, 0.7), (-0.12, 2), (-0.1, 4)], [0.05, 0.085, 0.05, 0.045, 0.05]
-    )
+    drawn.flesh(along(path, halves), rng.uniform(0.1, 0.5), rng.uniform(0.15, 0.5))
+    slim, apart = np.array([stout, 1.0]), rng.uniform(-1, 1, 2) * (0.07, 0.035)
+    for bright, share in ((0.22, -0.5), (0.16, 0.5)):
+        below = np.clip((FEMUR[:, 1:] + 0.75) / 0.4, 0, 1)
+        drawn.bone((jittered(FEMUR, rng, 0.005) + below * apart * share) * slim, bright)
+    drawn.bone(turn((jittered(TIBIA, rng, 0.006) + np.array([0, gap])) * slim, bend, hinge))
+    fibula = along(FIBULA + np.array([0, rng.uniform(0.2, 0.32)]), [0.05, 0.085, 0.05, 0.045, 0.05])
     drawn.bone(turn(fibula, bend, hinge), rng.uniform(0.12, 0.25))
+    if rng.random() < 0.2:
+        drawn.bone(disc(-0.42, -0.3, 0.04, 0.03), 0.1)
     if rng.random() < 0.95:
         centre = turn([(0.36 + rng.uniform(0.02, 0.08), -0.42 + rng.normal(0, 0.05))], 0.6 * bend, hinge)
-        patella = turn(np.asarray(PATELLA) * rng.uniform(0.8, 1.2), 0.65 * bend + rng.normal(0, 5)) * (stout, 1)
+        patella = turn(PATELLA * rng.uniform(0.8, 1.2), 0.65 * bend + rng.normal(0, 5)) * (stout, 1)
         drawn.bone(jittered(patella, rng, 0.005) + centre, rng.uniform(0.18, 0.35))
     return developed(drawn.film, rng)
-
-
-TROCHLEA = (
-    (-0.5, 0.35),
-    (-0.48, 0.1),
-    (-0.36, -0.02),
-    (-0.2, 0.03),
-    (-0.03, 0.13),
-    (0.13, 0.02),
-    (0.3, -0.09),
-    (0.44, -0.02),
-) + ((0.52, 0.2), (0.5, 0.45), (0.32, 0.6), (0.1, 0.52), (-0.02, 0.42), (-0.15, 0.52), (-0.35, 0.58))
-WEDGE = (
-    (
-        (-0.36, -0.24),
-        (-0.16, -0.12),
-        (0.0, -0.01),
-        (0.18, -0.12),
-        (0.42, -0.24),
-        (0.34, -0.34),
-        (0.08, -0.42),
-        (-0.2, -0.38),
-    ),
-    (
-        (-0.3, -0.2),
-        (-0.12, -0.1),
-        (-0.04, -0.02),
-        (0.2, -0.16),
-        (0.46, -0.24),
-        (0.3, -0.36),
-        (0.05, -0.4),
-        (-0.22, -0.32),
-    ),
-)
 
 
 def axial_knee(shape: tuple[int, int], rng: np.random.Generator, texture: Image | None = None) -> Image:
@@ -273,7 +64,7 @@ def axial_knee(shape: tuple[int, int], rng: np.random.Generator, texture: Image 
     unit = shape[1] * rng.uniform(0.28, 0.36) if both else min(shape) * rng.uniform(0.4, 0.95)
     frame = frame_of(shape, rng, unit, rng.normal(0, 6), 0.05 if both else 0.15)
     drawn = sheet(shape, rng, frame, texture)
-    tissue, deep = rng.uniform(0.1, 0.35), rng.uniform(0.1, 0.5)
+    tissue, deep = rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.5)
     for side in (-1, 1) if both else (0,):
         drawn.frame = frame.copy()
         drawn.frame[0, 2] += side * shape[1] * 0.25
@@ -287,12 +78,12 @@ def _axial(drawn: Sheet, rng: np.random.Generator, tissue: float, deep: float) -
     half = rng.uniform(0.6, 0.72)
     skin = [(-half, 2.5), (-half, 0.6), (-half * 0.92, 0.0), (-0.4, -0.45), (0, -0.58), (0.42, -0.47), (half, 0.0)]
     drawn.flesh([*skin, (half, 0.6), (half, 2.5)], tissue, deep)
-    trochlea = np.asarray(TROCHLEA) * (1, rng.uniform(0.8, 1.2))
+    trochlea = TROCHLEA * (1, rng.uniform(0.8, 1.2))
     if rng.random() < 0.5:
         drawn.flesh(along([(0, 0.3), (0, 0.9), (0, 2.5)], [0.35, 0.4, 0.45]), rng.uniform(0.1, 0.3), 0.2)
     drawn.bone(jittered(trochlea, rng, 0.012), rng.uniform(0.25, 0.4))
-    wedge = np.asarray(WEDGE[int(rng.integers(2))]) * rng.uniform(0.85, 1.1)
-    drawn.bone(turn(jittered(wedge, rng, 0.01), tilt) + (shift, -lift), rng.uniform(0.25, 0.4))
+    wedge = WEDGES[int(rng.integers(2))] * rng.uniform(0.85, 1.1)
+    drawn.bone(turn(jittered(wedge, rng, 0.01), tilt) + np.array([shift, -lift]), rng.uniform(0.25, 0.4))
 
 
 def joint_row(crop: Image) -> int:
@@ -304,8 +95,9 @@ def joint_row(crop: Image) -> int:
 
 
 def _fit(part: Image, side: int, rows: int | None = None) -> Image:
-    resized: Image = cv2.resize(np.ascontiguousarray(part), (side, rows or side), interpolation=cv2.INTER_LINEAR)
-    return resized
+    """A part drawn out to `rows` (or as many as columns) and `side` columns."""
+    resized = cv2.resize(np.ascontiguousarray(part), (side, rows or side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, np.float32)
 
 
 def scrambled(crop: Image, rng: np.random.Generator) -> Image:
@@ -348,7 +140,7 @@ def _tiles(crop: Image, rng: np.random.Generator) -> Image:
 def _swapped(crop: Image, rng: np.random.Generator) -> Image:
     """The tibia over the femur, or the left half to the right of the right one."""
     if rng.random() < 0.5:
-        return np.roll(crop, -joint_row(crop), axis=0)
+        return np.roll(crop, -joint_row(crop) - int(len(crop) * rng.uniform(-0.04, 0.04)), axis=0)
     return np.roll(crop, len(crop) // 2 + int(len(crop) * rng.uniform(-0.1, 0.1)), axis=1)
 
 
@@ -356,23 +148,24 @@ def _stretched(crop: Image, rng: np.random.Generator) -> Image:
     """A part of the femur or of the tibia, drawn out more than twice as far one way as the other."""
     side, joint = len(crop), joint_row(crop)
     bone = crop[: int(joint - 0.04 * side)] if rng.random() < 0.5 else crop[int(joint + 0.03 * side) :]
-    narrow = max(int(side * rng.uniform(0.15, 0.4)), 4)
+    narrow = max(int(len(bone) * rng.uniform(0.2, 0.45)), 4)
     left = int(rng.integers(side - narrow + 1))
     if rng.random() < 0.5:
-        return _fit(bone[: max(len(bone) // 2, 4)], side)
-    return _fit(bone[:, left : left + narrow], side, side)
+        return _fit(bone[: max(int(len(bone) * rng.uniform(0.5, 0.8)), 4)], side)
+    return _fit(bone[:, left : left + narrow], side)
 
 
 def _corner(crop: Image, rng: np.random.Generator) -> Image:
     """A corner as large as the whole."""
-    size = max(int(len(crop) * rng.uniform(0.22, 0.4)), 4)
-    rows = slice(None, size) if rng.random() < 0.5 else slice(-size, None)
+    size = int(len(crop) * rng.uniform(0.22, 0.4))
+    below = len(crop) - joint_row(crop) - int(0.01 * len(crop))
+    size, rows = (size, slice(None, size)) if rng.random() < 0.5 else (min(size, below), slice(-min(size, below), None))
     columns = slice(None, size) if rng.random() < 0.5 else slice(-size, None)
     return _fit(crop[rows, columns], len(crop))
 
 
 def elsewhere(shape: tuple[int, int], rng: np.random.Generator, texture: Image | None = None) -> Image:
-    """Another joint on a film of `shape`: hip, ankle, elbow, hand, shoulder, spine or pelvis."""
+    """Another joint on a film of `shape`: hip, ankle, foot, elbow, hand, shoulder, spine, pelvis or chest."""
     part = PARTS[int(rng.integers(len(PARTS)))]
     unit = rng.uniform(0.5, 1.3) * min(shape)
     lean = rng.normal(0, 15) if rng.random() < 0.8 else rng.uniform(-180, 180)
@@ -442,7 +235,9 @@ def _hand(drawn: Sheet, rng: np.random.Generator) -> None:
         ahead = np.array([np.sin(np.deg2rad(angle)), -np.cos(np.deg2rad(angle))])
         whole = sum(lengths)
         drawn.flesh(
-            along([start, start + ahead * whole / 2, start + ahead * (whole + 0.05)], [0.07, 0.055, 0.04]), tissue, 0.06
+            along(np.array([start, start + ahead * whole / 2, start + ahead * (whole + 0.05)]), [0.07, 0.055, 0.04]),
+            tissue,
+            0.06,
         )
         for length in lengths:
             points = [start + ahead * (reach + length * part) for part in (0, 0.12, 0.5, 0.85, 0.97)]
@@ -483,27 +278,20 @@ def _shoulder(drawn: Sheet, rng: np.random.Generator) -> None:
     drawn.bone(turn([*arm, (-0.02, 0.35), (-0.11, 0.12), (-0.12, -0.05)], rng.uniform(-70, 15), (0.05, 0)))
 
 
+BODY = table("-1,-1 0,-0.9 1,-1 0.85,0 1,1 0,0.9 -1,1 -0.85,0")
+
+
 def _spine(drawn: Sheet, rng: np.random.Generator) -> None:
     half, curve = rng.uniform(0.13, 0.2), rng.uniform(-0.1, 0.1)
     drawn.flesh(along([(0, -3), (0, 0), (0, 3)], [1.2, 0.9, 1.1]), rng.uniform(0.15, 0.4), 0.6)
     for level in range(-5, 6):
         y = level * 1.55 * half
         x = curve * np.cos(2 * y)
-        waist, high = half * 0.85, half * 0.66
-        body = [
-            (-half, -high),
-            (0, -high * 0.9),
-            (half, -high),
-            (waist, 0),
-            (half, high),
-            (0, high * 0.9),
-            (-half, high),
-            (-waist, 0),
-        ]
-        drawn.bone(jittered(body, rng, half * 0.03) + (x, y), 0.3)
-        drawn.bone(
-            along([(x - 1.9 * half, y - 0.02), (x, y - 0.05), (x + 1.9 * half, y - 0.02)], [0.03, 0.05, 0.03]), 0.12
-        )
+        high = half * 0.66
+        body = BODY * (half if rng.random() < 0.5 else half * rng.uniform(0.95, 1.05), high)
+        drawn.bone(jittered(body, rng, half * 0.03) + np.array([x, y]), 0.3)
+        across = np.array([(-1.9 * half, 0.02), (0, -0.01), (1.9 * half, 0.02)]) + np.array([x, y - 0.04])
+        drawn.bone(along(across, [0.03, 0.05, 0.03]), 0.12)
         drawn.bone(disc(x, y + half * 0.4, half * 0.16, half * 0.4), 0.15)
 
 
@@ -545,12 +333,46 @@ def _pelvis(drawn: Sheet, rng: np.random.Generator) -> None:
         drawn.bone([*femur, (0.48, 0.15)], 0.3)
 
 
+def _foot(drawn: Sheet, rng: np.random.Generator) -> None:
+    """From the side."""
+    tissue, toes = rng.uniform(0.1, 0.35), rng.uniform(-5, 15)
+    drawn.flesh(
+        table("-0.2,-3 -0.22,-0.4 -0.42,0.2 -0.35,0.5 0.4,0.5 1.2,0.5 1.2,0.35 0.5,0.05 0.2,-0.3 0.22,-3"), tissue, 0.2
+    )
+    drawn.bone(table("-0.12,-3 -0.13,-0.4 -0.2,-0.1 -0.15,0.05 0,0 0.17,0.04 0.2,-0.1 0.12,-0.4 0.1,-3"))
+    drawn.bone(table("-0.12,-3 -0.12,-0.4 -0.1,0 -0.06,0.13 0,0 -0.04,-0.4 -0.06,-3"), 0.18)
+    drawn.bone(table("-0.2,0.12 -0.1,0.04 0.05,0.03 0.17,0.08 0.3,0.08 0.32,0.2 0.15,0.22 0,0.26 -0.15,0.2"), 0.3)
+    drawn.bone(table("-0.42,0.2 -0.3,0.18 -0.1,0.27 0.1,0.2 0.3,0.25 0.3,0.38 0,0.4 -0.3,0.48 -0.42,0.4"), 0.3)
+    drawn.bone(table("0.34,0.12 0.45,0.12 0.55,0.18 0.53,0.38 0.35,0.38 0.33,0.25"), 0.28)
+    for ray in range(5):
+        line = table("0.55,0.24 0.6,0.25 0.8,0.36 0.98,0.44") + rng.normal(0, 0.015, 2) + np.array([0, 0.02 * ray])
+        drawn.bone(turn(along(line, [0.05, 0.05, 0.03, 0.05]), -toes * ray / 4, (0.5, 0.3)), 0.13)
+        drawn.bone(along(np.array([(1.0, 0.44), (1.08, 0.45), (1.16, 0.46)]), [0.04, 0.025, 0.035]), 0.1)
+
+
+def _chest(drawn: Sheet, rng: np.random.Generator) -> None:
+    drawn.flesh(along([(0, -2), (0, -0.7), (0, -0.4), (0, 2)], [0.15, 0.2, 0.6, 0.65]), rng.uniform(0.3, 0.6), 0.3)
+    whole, deep = drawn.frame, rng.uniform(0.25, 0.5)
+    for sign in (-1, 1):
+        drawn.frame = whole @ np.diag([sign, 1, 1])
+        drawn.flesh(table("0.1,-0.45 0.25,-0.5 0.42,-0.2 0.5,0.4 0.3,0.35 0.12,0.4 0.13,0"), -deep, 0.06)
+        for rib in range(8):
+            y = -0.5 + 0.12 * rib
+            path = [(0.05, y), (0.25, y - 0.05), (0.45, y + 0.08), (0.48, y + 0.2), (0.3, y + 0.3)]
+            drawn.bone(along(path, [0.02, 0.02, 0.02, 0.02, 0.012]), 0.09)
+        drawn.bone(along([(0.03, -0.42), (0.25, -0.5), (0.5, -0.55)], [0.035, 0.022, 0.03]), 0.15)
+    drawn.flesh(table("-0.1,-0.3 0.1,-0.3 0.2,0.1 0.32,0.35 0,0.45 -0.15,0.3"), rng.uniform(0.2, 0.4), 0.08)
+    drawn.flesh(along([(0, -2), (0, 2)], [0.07, 0.08]), 0.15, 0.05)
+
+
 PARTS: tuple[Callable[[Sheet, np.random.Generator], None], ...] = (
     _hip,
     _ankle,
+    _foot,
     _elbow,
     _hand,
     _shoulder,
     _spine,
     _pelvis,
+    _chest,
 )

@@ -7,15 +7,18 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from training.drawings import FIXED, Coordinates, Image, along, disc, joint_row, rounded, turn
+from training.drawings import joint_row
+from training.sheets import FIXED, Coordinates, Image, along, blurred, disc, rounded, turn
 
 Layer = Image  # how much of each pixel the metal shades
 
 
 def with_implant(crop: Image, rng: np.random.Generator) -> Image:
     """A frontal knee crop (S, S) with metal in it, (S, S): the metal is brighter than any bone, even and sharp."""
-    side, layer = len(crop), np.zeros(crop.shape, np.float32)
+    side = len(crop)
+    layer: Image = np.zeros(crop.shape, np.float32)
     film = crop * np.float32(rng.uniform(0.55, 0.85))
     joint = joint_row(crop) / side
     kind = rng.random()
@@ -25,10 +28,10 @@ def with_implant(crop: Image, rng: np.random.Generator) -> Image:
         _one_sided(film, layer, joint, rng)
     for _ in range(int(rng.integers(1, 3)) if kind >= 0.55 else int(rng.random() < 0.1)):
         HARDWARE[int(rng.integers(len(HARDWARE)))](layer, joint, rng)
-    layer = cv2.GaussianBlur(layer, (0, 0), max(side * rng.uniform(0.0015, 0.004), 0.3))
-    film = film + rng.uniform(0, 0.08) * cv2.GaussianBlur(layer, (0, 0), side * 0.04)
+    layer = blurred(layer, side * rng.uniform(0.0015, 0.004))
+    film = film + rng.uniform(0, 0.08) * blurred(layer, side * 0.04)
     if rng.random() < 0.4:
-        wide = cv2.GaussianBlur(layer, (0, 0), side * rng.uniform(0.01, 0.025))
+        wide = blurred(layer, side * rng.uniform(0.01, 0.025))
         film = film * (1 - rng.uniform(0.2, 0.6) * wide)
     metal = np.float32(rng.uniform(0.93, 1.08))
     return np.clip(film * (1 - layer) + metal * layer, 0, 1).astype(np.float32)
@@ -38,16 +41,27 @@ def _solid(layer: Layer, outline: Coordinates, value: float = 1.0, smooth: bool 
     """Fill a closed outline (N, 2)."""
     points = rounded(outline) if smooth else np.asarray(outline, float)
     fixed = np.round(points * len(layer) * FIXED).astype(np.int32)
-    drawn = np.zeros(layer.shape, np.uint8)
-    cv2.fillPoly(drawn, [fixed], 255, cv2.LINE_AA, 4)
-    np.maximum(layer, drawn * np.float32(value / 255), out=layer)
+    box, corner = _box(fixed, layer, 2)
+    drawn = np.zeros(layer[box].shape, np.uint8)
+    cv2.fillPoly(drawn, [fixed - corner], 255, cv2.LINE_AA, 4)
+    layer[box] = np.maximum(layer[box], drawn * np.float32(value / 255))
 
 
 def _line(layer: Layer, path: Coordinates, width: float, value: float = 1.0) -> None:
     fixed = np.round(np.asarray(path, float) * len(layer) * FIXED).astype(np.int32)
-    drawn = np.zeros(layer.shape, np.uint8)
-    cv2.polylines(drawn, [fixed], False, 255, max(round(width * len(layer)), 1), cv2.LINE_AA, 4)
-    np.maximum(layer, drawn * np.float32(value / 255), out=layer)
+    thick = max(round(width * len(layer)), 1)
+    box, corner = _box(fixed, layer, thick + 2)
+    drawn = np.zeros(layer[box].shape, np.uint8)
+    cv2.polylines(drawn, [fixed - corner], False, 255, thick, cv2.LINE_AA, 4)
+    layer[box] = np.maximum(layer[box], drawn * np.float32(value / 255))
+
+
+def _box(fixed: npt.NDArray[np.int32], layer: Layer, margin: int) -> tuple[tuple[slice, slice], npt.NDArray[np.int32]]:
+    """Which part of the layer these points (N, 2) in sixteenths of a pixel need, and its corner in the same."""
+    limits = layer.shape[::-1]
+    low = np.clip(fixed.min(axis=0) // FIXED - margin, 0, np.array(limits) - 1)
+    high = np.clip(fixed.max(axis=0) // FIXED + margin + 1, low + 1, limits)
+    return (slice(low[1], high[1]), slice(low[0], high[0])), (low * FIXED).astype(np.int32)
 
 
 def _plastic(film: Image, left: float, right: float, top: float, bottom: float) -> None:
@@ -56,7 +70,7 @@ def _plastic(film: Image, left: float, right: float, top: float, bottom: float) 
     box = (slice(int(top * side), int(bottom * side) + 1), slice(int(left * side), int(right * side) + 1))
     gone = np.zeros(film.shape, np.float32)
     gone[box] = 0.9
-    gone = cv2.GaussianBlur(gone, (0, 0), max(side * 0.006, 0.3))
+    gone = blurred(gone, side * 0.006)
     film[:] = film * (1 - gone) + gone * np.float32(np.quantile(film, 0.15))
 
 
@@ -64,17 +78,14 @@ def _replacement(film: Image, layer: Layer, joint: float, rng: np.random.Generat
     """A total knee replacement."""
     x, half, gap = 0.48 + rng.normal(0, 0.015), rng.uniform(0.36, 0.42), rng.uniform(0.03, 0.07)
     tilt, shield = rng.normal(0, 2), rng.choice([1.0, rng.uniform(0.7, 0.95)])
-    top, notch = joint - rng.uniform(0.2, 0.34), joint - rng.uniform(0.08, 0.16)
+    notch = joint - rng.uniform(0.06, 0.18)
+    top = joint - rng.uniform(0.22, 0.36)
     tray, thick = joint + gap, rng.uniform(0.02, 0.04)
     _plastic(film, x - half, x + half, joint - 0.03, tray)
     middle = (x, joint)
-    right = [
-        (0.0, top + 0.04),
-        (half * 0.35, top),
-        (half * 0.85, top + 0.06),
-        (half, joint - 0.12),
-        (half * 0.96, joint - 0.03),
-    ]
+    dip, corner, round_ = rng.uniform(-0.03, 0.1), rng.uniform(0.0, 0.12), rng.uniform(0.02, 0.07)
+    right = [(0.0, top + dip), (half * rng.uniform(0.3, 0.6), top), (half * 0.9, top + corner), (half, joint - 0.1)]
+    right += [(half * 0.93, joint - round_)]
     right += [(half * 0.6, joint), (half * 0.28, joint - 0.03), (half * 0.2, notch + 0.03)]
     outline = [(x + dx, y) for dx, y in right] + [(x, notch)] + [(x - dx, y) for dx, y in right[:0:-1]]
     _solid(layer, turn(outline, tilt, middle), float(shield))
@@ -236,15 +247,15 @@ def with_cast(film: Image, rng: np.random.Generator) -> Image:
     x, down = np.arange(columns, dtype=np.float32)[None], np.arange(rows, dtype=np.float32)[:, None]
     shade = np.zeros(film.shape, np.float32)
     thick = unit * rng.uniform(0.05, 0.14)
-    gap = unit * rng.uniform(-0.1, 0.03)
-    both = rng.random() < 0.7
-    for sign, edge in ((-1, left), (1, right)):
-        if not both and sign != (1 if rng.random() < 0.5 else -1):
-            continue
+    gap, rough = unit * rng.uniform(-0.1, 0.03), rng.uniform(0.05, 0.35)
+    sides = [(-1, left), (1, right)]
+    if rng.random() < 0.3:
+        sides = [sides[int(rng.integers(2))]]
+    for sign, edge in sides:
         edge = np.clip(edge, thick + gap, columns - thick - gap)  # noqa: PLW2901 - kept on the film
-        wave = _waves(down / unit, rng) * thick * 0.3
+        wave = _waves(down / unit, rng) * thick * rough
         depth = sign * (x - edge) - gap - wave
-        outer = thick * (1 + 0.25 * _waves(down / unit, rng))
+        outer = thick * (1 + rough * _waves(down / unit, rng))
         near = np.clip(depth / (0.02 * unit) + 0.5, 0, 1) * np.clip((outer - depth) / (0.03 * unit) + 0.5, 0, 1)
         shade += near * np.float32(rng.uniform(0.15, 0.45))
     inside = np.clip((x - left + thick) / thick, 0, 1) * np.clip((right + thick - x) / thick, 0, 1)
@@ -253,7 +264,7 @@ def with_cast(film: Image, rng: np.random.Generator) -> Image:
     over = inside * (rng.uniform(0.05, 0.25) + rng.uniform(0.02, 0.08) * weave + rng.uniform(0.01, 0.06) * mottle)
     faint = np.float32(rng.uniform(0.45, 0.85))
     laid = film * faint + over + shade * (1 + 0.3 * weave + 0.25 * mottle)
-    return np.clip(laid, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(laid, 0, 1), np.float32)
 
 
 def _skin(film: Image) -> tuple[float, float]:
@@ -270,7 +281,7 @@ def _skin(film: Image) -> tuple[float, float]:
 def _waves(at: Image, rng: np.random.Generator) -> Image:
     """A slow wave along the leg, about -1..1."""
     waves = [rng.uniform(0.2, 0.5) * np.sin(rate * at + rng.uniform(0, 6.3)) for rate in rng.uniform(2, 20, 3)]
-    return np.sum(waves, axis=0).astype(np.float32)
+    return np.asarray(np.sum(waves, axis=0), np.float32)
 
 
 def _weave(shape: tuple[int, int], unit: float, rng: np.random.Generator) -> Image:
@@ -283,7 +294,7 @@ def _weave(shape: tuple[int, int], unit: float, rng: np.random.Generator) -> Ima
     fine, angle = rng.uniform(90, 220), rng.uniform(0.4, 1.2)
     knit = np.sin(np.float32(fine * np.cos(angle)) * x + np.float32(fine * np.sin(angle)) * y)
     knit = knit + np.sin(np.float32(fine * np.cos(angle)) * x - np.float32(fine * np.sin(angle)) * y)
-    return (knit / 2).astype(np.float32)
+    return np.asarray(knit / 2, np.float32)
 
 
 def _braced(film: Image, rng: np.random.Generator) -> Image:
@@ -305,7 +316,7 @@ def _braced(film: Image, rng: np.random.Generator) -> Image:
         y, lean_by = rng.uniform(0, high), rng.normal(0, 0.08)
         path = [(left - 0.05, y - lean_by), (right + 0.05, y + lean_by)]
         _edge_bar(straps, path, rng.uniform(0.05, 0.14), side)
-    layer, straps = (cv2.GaussianBlur(part, (0, 0), max(side * 0.003, 0.3)) for part in (layer, straps))
+    layer, straps = (blurred(part, side * 0.003) for part in (layer, straps))
     faint = film * np.float32(rng.uniform(0.6, 0.9)) + straps * np.float32(rng.uniform(0.02, 0.12))
     return np.clip(faint * (1 - layer) + layer * np.float32(rng.uniform(0.9, 1)), 0, 1).astype(np.float32)
 
