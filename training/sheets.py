@@ -156,7 +156,7 @@ def trabeculae(shape: tuple[int, int], rng: np.random.Generator, unit: float, te
         side = 224.0
     else:
         side = float(len(texture))
-        top, bottom = (rng.uniform(0.05, 0.12), 0.45) if rng.random() < 0.5 else (rng.uniform(0.66, 0.72), 0.97)
+        top, bottom = (rng.uniform(0.04, 0.12), 0.38) if rng.random() < 0.5 else (rng.uniform(0.66, 0.72), 0.97)
         left = rng.uniform(0.2, 0.32)
         rows, columns = slice(int(side * top), int(side * bottom)), slice(int(side * left), int(side * (left + 0.42)))
         patch = np.ascontiguousarray(texture[rows, columns], np.float32)
@@ -169,7 +169,11 @@ def trabeculae(shape: tuple[int, int], rng: np.random.Generator, unit: float, te
 
 
 def blurred(image: Image, sigma: float) -> Image:
-    """An image (rows, columns) through a Gaussian of at least a third of a pixel."""
+    """An image (rows, columns) through a Gaussian of at least a third of a pixel; a wide one at less resolution."""
+    less = int(sigma / 3)
+    if less > 1 and min(image.shape) >= 8 * less:
+        small = cv2.resize(image, (image.shape[1] // less, image.shape[0] // less), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / less), image.shape[::-1]), np.float32)
     return np.asarray(cv2.GaussianBlur(image, (0, 0), max(sigma, 0.3)), np.float32)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests import phantom_pixels
-from training import drawings, metalwork
-from training.drawings import Image
+from training import drawings, metalwork, sheets
+from training.sheets import Image
 
 Draw = Callable[[tuple[int, int], np.random.Generator, Image | None], Image]
 Change = Callable[[Image, np.random.Generator], Image]
@@ -92,3 +92,23 @@ def test_a_cast_lies_on_films_that_are_not_square() -> None:
 
 def test_the_joint_gap_is_found() -> None:
     assert 0.44 < drawings.joint_row(knee()) / 224 < 0.6
+
+
+def test_a_texture_goes_into_the_bones_alone() -> None:
+    noise = np.random.default_rng(0).random((224, 224)).astype(np.float32)
+    frame = np.array([[100.0, 0, 100], [0, 100, 100]])
+    films = []
+    for texture in (noise, np.full((224, 224), 0.5, np.float32)):
+        drawn = sheets.sheet((200, 200), np.random.default_rng(3), frame, texture)
+        drawn.bone(sheets.disc(0, 0, 0.5))
+        films.append(drawn.film)
+    difference = np.abs(films[0] - films[1])
+    assert difference[60:140, 60:140].mean() > 0.005
+    assert difference[:40].max() == 0
+
+
+def test_tiles_stretches_and_corners_hold_no_whole_knee() -> None:
+    crop = knee()
+    for seed in range(60):
+        film = drawings.scrambled(crop, np.random.default_rng(seed))
+        assert np.corrcoef(film.ravel(), crop.ravel())[0, 1] < 0.9, seed
