@@ -138,10 +138,8 @@ def _tiles(crop: Image, rng: np.random.Generator) -> Image:
 
 
 def _swapped(crop: Image, rng: np.random.Generator) -> Image:
-    """The tibia over the femur, or the left half to the right of the right one."""
-    if rng.random() < 0.5:
-        return np.roll(crop, -joint_row(crop) - int(len(crop) * rng.uniform(-0.04, 0.04)), axis=0)
-    return np.roll(crop, len(crop) // 2 + int(len(crop) * rng.uniform(-0.1, 0.1)), axis=1)
+    """The tibia over the femur."""
+    return np.roll(crop, -joint_row(crop) - int(len(crop) * rng.uniform(-0.04, 0.04)), axis=0)
 
 
 def _stretched(crop: Image, rng: np.random.Generator) -> Image:
