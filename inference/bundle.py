@@ -16,8 +16,6 @@ from inference.heads import GRADES, KLGrader, expected_grade
 from inference.manifest import Manifest
 from inference.preprocess import PreprocessSpec, apply
 
-FINDER = "finder.template"
-
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -41,7 +39,6 @@ class Bundle:
 
     manifest: Manifest
     networks: tuple[Network, ...]
-    template: torch.Tensor
     device: torch.device
 
     @classmethod
@@ -64,9 +61,9 @@ class Bundle:
         except (OSError, SafetensorError) as error:
             raise BundleError(f"the weights of {folder} cannot be read: {error}.") from error
         networks = tuple(_network(manifest, position, tensors, chosen) for position in range(len(manifest.members)))
-        if not networks or FINDER not in tensors or {"crops", "probabilities"} - set(probe):
-            raise BundleError(f"{folder} has no network, no {FINDER} or no probe: export the bundle again.")
-        bundle = cls(manifest, networks, tensors[FINDER].float(), chosen)
+        if not networks or {"crops", "probabilities"} - set(probe):
+            raise BundleError(f"{folder} has no network or no probe: export the bundle again.")
+        bundle = cls(manifest, networks, chosen)
         bundle.replay(probe["crops"], probe["probabilities"])
         return bundle
 

@@ -186,13 +186,67 @@ class KneeFinding:
     evidence: tuple[Evidence, ...] = ()
 
 
+@dataclass(frozen=True)
+class Step:
+    """One question on the way to a decision: `answer` a sentence in ASCII, `passed` False where it ended there."""
+
+    question: str
+    answer: str
+    passed: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class SeenKnee:
+    """A place on a film that may be a knee, as the pixels show it.
+
+    Scores are 0..1 (see `inference.finder.Sighting`); `side` once it was proven; `code` is None for a knee that was
+    scored. `crop` is what the network's preprocessing was given, uint8 (S, S), None where it did not come so far.
+    """
+
+    box: Box
+    score: float
+    tilt: float
+    fibula_right: float
+    metal: float
+    cast: float
+    side: Side | None = None
+    code: RefusalCode | None = None
+    crop: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class SeenLetter:
+    """A burned-in letter: what it names, whether it reads backwards, and its box in source pixels."""
+
+    side: Side
+    mirrored: bool
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class FilmLook:
+    """What was seen on one image, and the steps of the decision: for a person who asks why.
+
+    `inverted` says that the grey values were turned round; `turned` and `other_view` are scores 0..1.
+    """
+
+    source: SourceImage
+    evidence: tuple[Evidence, ...] = ()
+    steps: tuple[Step, ...] = ()
+    knees: tuple[SeenKnee, ...] = ()
+    letters: tuple[SeenLetter, ...] = ()
+    inverted: bool = False
+    turned: float = 0.0
+    other_view: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class StudyFindings:
     """The result of one study: knees scored, refusals, and what is needed to draw.
 
     `renderings` maps SOP Instance UIDs to uint8 arrays (rows, columns), the image as a reader would see it: of all
     scored images, and of refused ones that got as far as their pixels. `looked_at` lists all instances that were read,
-    in a stable order.
+    in a stable order; `looks` tells of each image how it was decided.
     """
 
     study_instance_uid: str
@@ -202,6 +256,7 @@ class StudyFindings:
     models: tuple[ModelIdentity, ...] = ()
     looked_at: tuple[SourceImage, ...] = ()
     renderings: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=lambda: MappingProxyType({}))
+    looks: tuple[FilmLook, ...] = ()
 
     @property
     def status(self) -> StudyStatus:

@@ -24,7 +24,6 @@ _KEYS = (
     "members",
     "calibration",
     "decoder",
-    "finder",
     "files",
     "probe",
 )
@@ -44,8 +43,8 @@ class Member:
 class Manifest:
     """The typed contents of bundle.json.
 
-    `files` maps file names to SHA-256 in hex; `calibration` holds "temperature"; `finder` holds the lowest score at
-    which a place counts as a knee; `metrics` and `training` are for people.
+    `files` maps file names to SHA-256 in hex; `calibration` holds "temperature"; `metrics` and `training` are for
+    people.
     """
 
     folder: Path
@@ -56,7 +55,6 @@ class Manifest:
     members: tuple[Member, ...]
     temperature: float
     decoder: str
-    finder_threshold: float
     files: Mapping[str, str]
     probe_tolerance: float
     digest: str
@@ -104,7 +102,6 @@ class Manifest:
             members=tuple(Member(str(m["name"]), str(m["backbone"]), dict(m["spec"])) for m in values["members"]),
             temperature=float(values["calibration"]["temperature"]),
             decoder=str(values["decoder"]),
-            finder_threshold=float(values["finder"]["threshold"]),
             files=dict(values["files"]),
             probe_tolerance=float(values["probe"]["tolerance"]),
             digest=digest,

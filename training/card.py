@@ -8,7 +8,7 @@ from training.config import RunConfig
 
 def model_card(config: RunConfig, metrics: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
     """Markdown. `sizes` are knees by part ("fit", "tune" and the test split)."""
-    model, contrast, finder = metrics["model"], metrics["contrast"], metrics["finder"]
+    model, contrast = metrics["model"], metrics["contrast"]
     rows = [_row(f"**{config.name} {config.version}**", model)]
     rows += [_row(name, values) for name, values in metrics["baselines"].items()]
     recall = ", ".join(f"KL {k} {_share(value)}" for k, value in enumerate(model["recall_by_grade"]))
@@ -55,28 +55,11 @@ KL 1 ("doubtful") is the weakest grade, as it is for readers.
 The look-alikes correlate with the published crops at r = {contrast["look_alike_correlation"]:.3f} once they are
 equalised. No film that was never equalised and has a grade was at hand.
 
-## Finding the knee
-{finder_text(finder)}
-
 ## Limits
 Pixels outside of the knee, implants, casts and other views are not recognised by the grader itself. Probabilities are
-calibrated on OAI patients only. Figures are of crops with the knee in their middle; a film's crop is found by
-`inference/knees.py`, whose error adds to that of the grader.
+calibrated on OAI patients only. Figures are of crops with the knee in their middle; what finding the knee on
+a film adds to the error stands in docs/robustness.md.
 """
-
-
-def finder_text(finder: Mapping[str, Any]) -> str:
-    """What the knee finder does on films made from crops, as a Markdown list."""
-    grades = finder["grades_on_films"]
-    return f"""On films made from the crops (`training/films.py`):
-
-- scale error {_percent(finder["scale_error_percentiles_5_50_95"])} (5th, 50th, 95th percentile)
-- centre error {_percent(finder["centre_error_percentiles_50_95_99"])} of the crop's size (50th, 95th, 99th percentile)
-- missed {finder["missed"]:.1%} (centre off by more than a quarter, or scale by more than 40 %)
-- grades on those crops: quadratic kappa {grades["quadratic_kappa"]:.3f}, accuracy {grades["accuracy"]:.3f}
-
-Of the crops themselves {finder["crops_kept_whole"]:.1%} are taken as they are; the lowest score is
-{finder["lowest_score"]:.2f}."""
 
 
 def contrast_table(metrics: Mapping[str, Any]) -> str:
@@ -109,10 +92,6 @@ def _networks(config: RunConfig) -> str:
         for member in config.members
     ]
     return "\n".join(lines)
-
-
-def _percent(values: list[float]) -> str:
-    return ", ".join(f"{value:+.1%}" for value in values)
 
 
 def _share(value: float | None) -> str:

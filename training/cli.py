@@ -1,4 +1,4 @@
-"""`genu-train`: dicomize | index | fit | evaluate | export."""
+"""`genu-train`: dicomize | index | fit | evaluate | export | finder."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.errors import GenuError, UsageError
+from training import finder_cli
 
 _console = Console(stderr=True)
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
     export.add_argument("--out", type=Path, required=True, help="the bundle's folder; replaced when it is there")
     export.set_defaults(run_command=_export)
+    finder_cli.add_command(commands)
     return result
 
 
@@ -153,7 +155,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from inference.knees import make_template
     from training import runs
     from training.card import model_card
     from training.export import Parts, write_bundle
@@ -167,7 +168,6 @@ def _export(options: argparse.Namespace) -> None:
             version=config.version,
             synthetic=False,
             networks=[(member.name, member.backbone, member.spec, model) for member, model in networks],
-            template=make_template(runs.data(run)["fit"].crops),
             temperature=metrics["temperature"],
             decoder=metrics["decoder"],
             metrics=metrics,

@@ -128,8 +128,8 @@ def _one(path: Path, side: str, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
         selection = select(StudyInput(instance.study_instance_uid, (instance,), ()))
         if not selection.candidates:
             raise DataError(f"{path} has a label but is refused: {selection.refusals[0].reason}")
-        if selection.candidates[0].sides != side:
-            raise DataError(f"{path}: the label says {side}, the header {selection.candidates[0].sides}.")
+        if (stated := selection.candidates[0].stating.side) != side:
+            raise DataError(f"{path}: the label says {side}, the header {stated}.")
         image = load_display(instance)
     except RefusalError as error:
         raise DataError(f"{path} has a label but is refused: {error.refusal.reason}") from error

@@ -14,9 +14,8 @@ import torch
 
 from inference.bundle import decode
 from inference.heads import KLGrader
-from inference.knees import make_template
 from inference.manifest import DECODERS
-from training import baselines, contrast, films
+from training import baselines, contrast
 from training.config import MemberConfig
 from training.crops import CropSet
 from training.fit import predict_logits
@@ -122,16 +121,8 @@ def evaluate(
         "majority class": figures(held.grades, baselines.majority(parts["fit"], len(held)), "argmax", held.subjects),
         "linear on pixels": figures(held.grades, baselines.linear(parts["fit"], tune, held), "argmax", held.subjects),
     }
-    progress("knee finder, on films made from the crops")
-    results["finder"] = _finder(networks, parts["fit"], held, calibration)
     results["contrast"] = _contrast(networks, held, probabilities, calibration, progress)
     return results
-
-
-def _finder(networks: Networks, fitted: CropSet, held: CropSet, calibration: Calibration) -> dict[str, Any]:
-    found, crops = films.measure(held, make_template(fitted.crops))
-    probabilities = probabilities_of(ensemble_logits(networks, crops), calibration.temperature)
-    return {**found, "grades_on_films": _brief(held, probabilities, calibration)}
 
 
 def _brief(held: CropSet, probabilities: Floats, calibration: Calibration) -> dict[str, float]:

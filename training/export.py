@@ -12,25 +12,24 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from inference.bundle import FINDER, Bundle, Network
+from inference.bundle import Bundle, Network
 from inference.errors import DataError
 from inference.heads import KLGrader
 from inference.manifest import FORMAT, LARGEST, Manifest
 from inference.preprocess import PreprocessSpec
+from training.schematic import CROP, schematic_knee
 
 PROBE_TOLERANCE = 0.01
-FINDER_THRESHOLD = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a bundle is made of. `networks` are (name, backbone, spec, model); `template` the mean knee."""
+    """What a bundle is made of. `networks` are (name, backbone, spec, model)."""
 
     name: str
     version: str
     synthetic: bool
     networks: Sequence[tuple[str, str, PreprocessSpec, KLGrader]]
-    template: torch.Tensor
     temperature: float
     decoder: str
     metrics: Mapping[str, Any]
@@ -61,7 +60,6 @@ def write_bundle(parts: Parts, out: Path) -> Bundle:
         "members": [{"name": n, "backbone": b, "spec": s.to_json()} for n, b, s, _ in parts.networks],
         "calibration": {"temperature": parts.temperature},
         "decoder": parts.decoder,
-        "finder": {"threshold": FINDER_THRESHOLD},
         "files": {name: hashlib.sha256((part / name).read_bytes()).hexdigest() for name in names},
         "probe": {"tolerance": PROBE_TOLERANCE},
         "metrics": dict(parts.metrics),
@@ -89,7 +87,7 @@ def rounded(model: KLGrader) -> KLGrader:
 
 
 def _weights(parts: Parts) -> dict[str, torch.Tensor]:
-    tensors = {FINDER: parts.template.half().contiguous()}
+    tensors = {}
     for name, _, _, model in parts.networks:
         for key, value in model.state_dict().items():
             tensors[f"{name}.{key}"] = (value.half() if value.is_floating_point() else value).contiguous()
@@ -97,24 +95,24 @@ def _weights(parts: Parts) -> dict[str, torch.Tensor]:
 
 
 def _write_probe(parts: Parts, folder: Path) -> None:
-    """Synthetic pictures, no patient's: stripes and the mean knee, each with noise."""
-    crops = probe_crops(parts.template)
+    """Synthetic pictures, no patient's: stripes and a drawn knee, each with noise."""
+    crops = probe_crops()
     networks = tuple(Network(rounded(model), spec) for _, _, spec, model in parts.networks)
     manifest = Manifest(
         folder, parts.name, parts.version, "kl", parts.synthetic, (), parts.temperature, parts.decoder,
-        FINDER_THRESHOLD, {}, PROBE_TOLERANCE, "", {}, {},
+        {}, PROBE_TOLERANCE, "", {}, {},
     )  # fmt: skip
-    bundle = Bundle(manifest, networks, parts.template, torch.device("cpu"))
+    bundle = Bundle(manifest, networks, torch.device("cpu"))
     probabilities = bundle.probabilities(crops.float()[:, None] / 255)
     save_file({"crops": crops, "probabilities": probabilities.contiguous()}, folder / "probe.safetensors")
 
 
-def probe_crops(template: torch.Tensor) -> torch.Tensor:
-    """Four synthetic crops, uint8 (4, 224, 224), always the same for a template."""
+def probe_crops() -> torch.Tensor:
+    """Four synthetic crops, uint8 (4, 224, 224), always the same."""
     generator = np.random.default_rng(20240229)
     ramp = np.linspace(0, 1, 224, dtype=np.float32)
-    knee = torch.nn.functional.interpolate(template[None, None].float(), size=(224, 224), mode="bilinear")[0, 0].numpy()
-    knee = (knee - knee.min()) / max(float(np.ptp(knee)), 1e-9)
+    edge = round(0.5 * (1 - CROP) * 330)
+    knee = schematic_knee(330, 330, generator)[edge : edge + 224, edge : edge + 224]
     stripes = 0.5 + 0.4 * np.sin(40 * ramp)[:, None] * np.ones(224, np.float32)
     pictures = [knee, 0.5 * knee + 0.5 * ramp, stripes, 0.7 * knee + 0.3 * stripes]
     noisy = [np.clip(picture + generator.normal(0, 0.03, (224, 224)), 0, 1) for picture in pictures]

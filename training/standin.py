@@ -6,16 +6,12 @@ from pathlib import Path
 import torch
 
 from inference.heads import KLGrader
-from inference.knees import TEMPLATE_SIZE
 from inference.preprocess import PreprocessSpec
 from training.export import Parts, write_bundle
 
 
 def write_random_bundle(out: Path, seed: int = 0) -> Path:
-    """Write a bundle with random weights, marked synthetic, into `out` and return it.
-
-    The knee finder's template is a drawn one: two bright bones with a dark gap between them.
-    """
+    """Write a bundle with random weights, marked synthetic, into `out` and return it."""
     torch.manual_seed(seed)
     spec = PreprocessSpec(size=(96, 96))
     model = KLGrader("mobilenetv2_035").eval()
@@ -26,7 +22,6 @@ def write_random_bundle(out: Path, seed: int = 0) -> Path:
             version="0.0.0",
             synthetic=True,
             networks=[("random", "mobilenetv2_035", spec, model)],
-            template=drawn_template(),
             temperature=1.0,
             decoder="argmax",
             metrics={},
@@ -36,19 +31,6 @@ def write_random_bundle(out: Path, seed: int = 0) -> Path:
         out,
     )
     return out
-
-
-def drawn_template() -> torch.Tensor:
-    """(TEMPLATE_SIZE, TEMPLATE_SIZE), zero mean, unit norm."""
-    axis = torch.linspace(-1, 1, TEMPLATE_SIZE)
-    across, down = axis[None, :].abs(), axis[:, None]
-    bone = torch.sigmoid((0.85 - across) * 12)
-    gap = torch.exp(-(((down - 0.05) / 0.06) ** 2))
-    edges = torch.exp(-(((down.abs() - 0.18) / 0.08) ** 2))
-    template = bone * (1 - 1.2 * gap + 0.4 * edges)
-    template -= template.mean(dim=0, keepdim=True)
-    template /= template.norm()
-    return template
 
 
 def main() -> None:
