@@ -37,8 +37,10 @@ def decide_side(header: Dataset) -> SideDecision:
     coded = (*_attributes(header), *_regions(header), *_modifiers(header))
     described = _described(header, _IMAGE_TEXTS)
     study = _described(header, _STUDY_TEXTS)
-    # A study of both knees holds films of one: "both" in the study's text contradicts no side, and proves none.
-    certain = (*coded, *described, *(e for e in study if e.supports != BOTH))
+    # A study of both knees holds films of one: "both" in the study's text contradicts no side, and proves none. Nor
+    # does a study of one contradict a film of both, as taken for comparison.
+    of_both = {e.supports for e in (*coded, *described)} == {BOTH}
+    certain = (*coded, *described, *(e for e in study if e.supports != BOTH and not of_both))
     letters = _letters(header)
     # "KNEES" is the name of many a series that holds films of one: it contradicts nothing.
     counted = (*certain, *letters) if certain else () if letters else _plurals(header, _IMAGE_TEXTS)
