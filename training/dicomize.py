@@ -89,7 +89,7 @@ def dicomize(
     rows = _limited(read_labels(labels), limit)
     by_file = {row.file: row for row in rows}
     found: dict[str, LabelledImage] = {}
-    for name, pixels in _pixels(images, by_file):
+    for name, pixels in read_images(images, by_file):
         row = by_file[name]
         folder = out / "images" / row.split
         folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,12 @@ def _limited(rows: list[LabelledImage], limit: int | None) -> list[LabelledImage
     return chosen
 
 
-def _pixels(images: Path, wanted: Mapping[str, LabelledImage]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+def read_images(images: Path, wanted: Mapping[str, LabelledImage]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Name and 8-bit grey values of the wanted files, from .tar archives in the folder, else from the folder.
+
+    Raises:
+        DataError: one is no image.
+    """
     archives = sorted(images.glob("*.tar"))
     for archive in archives:
         with tarfile.open(archive) as tar:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.errors import DataError, RefusalError
+from inference.findings import Side
 from inference.pixels import load_display
 from inference.reading import read_instance
 from training.crops import CropSet
-from training.dicomize import read_labels
+from training.dicomize import LabelledImage, read_images, read_labels
 
 Image = npt.NDArray[np.float32]
 
@@ -35,16 +36,37 @@ def bright_boned(knees: CropSet, labels: Path) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: the CSV has no such column.
     """
-    with labels.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or _INVERTED not in rows[0]:
-        raise DataError(f"{labels} has no column {_INVERTED}: add it (1 where bones are dark, else 0).")
-    dark = {row["file"] for row in rows if row[_INVERTED].strip().lower() in ("1", "true")}
+    dark = _dark_files(labels)
     uids = {row.sop_instance_uid for row in read_labels(labels) if row.file in dark}
     crops = np.array(knees.crops)
     chosen = [number for number, uid in enumerate(knees.uids) if uid in uids]
     crops[chosen] = 255 - crops[chosen]
     return crops
+
+
+def bright_boned_images(images: Path, labels: Path, split: str) -> tuple[list[LabelledImage], npt.NDArray[np.uint8]]:
+    """The rows of one split of the CSV, and their images (N, S, S), each as a left knee with bright bones.
+
+    Raises:
+        DataError: a file is missing, the split is empty, or the CSV has no column `looks_inverted`.
+    """
+    dark = _dark_files(labels)
+    rows = [row for row in read_labels(labels) if row.split == split]
+    if not rows:
+        raise DataError(f"{labels} has no rows of the split {split!r}.")
+    found = dict(read_images(images, {row.file: row for row in rows}))
+    if lost := [row.file for row in rows if row.file not in found]:
+        raise DataError(f"{len(lost)} file(s) of {labels} are not in {images}, the first is {lost[0]!r}.")
+    stored = [found[row.file] if row.side is Side.LEFT else found[row.file][:, ::-1] for row in rows]
+    return rows, np.stack([255 - x if row.file in dark else x for row, x in zip(rows, stored, strict=True)])
+
+
+def _dark_files(labels: Path) -> set[str]:
+    with labels.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or _INVERTED not in rows[0]:
+        raise DataError(f"{labels} has no column {_INVERTED}: add it (1 where bones are dark, else 0).")
+    return {row["file"] for row in rows if row[_INVERTED].strip().lower() in ("1", "true")}
 
 
 def read_others(folders: Sequence[Path]) -> Others:
