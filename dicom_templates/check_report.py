@@ -1,5 +1,6 @@
 """The part of the checker that reads a report's content tree."""
 
+import re
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
@@ -17,6 +18,7 @@ _OBSERVER = {
     codes.DEVICE_MANUFACTURER.value: "device observer manufacturer",
     codes.DEVICE_MODEL.value: "device observer model name",
 }
+_MILLIMETRES = re.compile(r"\d ?mm\b")
 _SIDES = {code.value: side for side, code in codes.SIDES.items()}
 
 
@@ -106,6 +108,7 @@ def _knee(group: Dataset) -> Iterator[str]:
     yield from _probabilities(group)
     yield from _side(group)
     yield from _marks(group)
+    yield from _lengths(group)
     for text in _texts(group, codes.RESULT_TEXT.value):
         if f"KL {grades[0].removeprefix('KL-')} " not in text:
             yield f"its result in words does not say the coded grade {grades[0]}: {text!r}"
@@ -137,6 +140,19 @@ def _side(group: Dataset) -> Iterator[str]:
         for text in texts:
             if SIDE_WORDS[side] not in text or SIDE_WORDS[side.other] in text:
                 yield f"its coded side is {SIDE_WORDS[side]}, its text {code_value} says {text!r}"
+
+
+def _lengths(group: Dataset) -> Iterator[str]:
+    """Millimetres stand in the one sentence on pixel spacing only, which says where they hold."""
+    spacings = _texts(group, codes.PIXEL_SPACING.value)
+    if len(spacings) > 1:
+        yield f"has {len(spacings)} sentences on pixel spacing, at most one is right"
+    for item in _descendants(group):
+        units = [unit for value in item.get("MeasuredValueSequence", ()) for unit in value.MeasurementUnitsCodeSequence]
+        lengths = [str(unit.CodeValue) for unit in units if str(unit.CodeValue) in {"mm", "cm", "um", "m"}]
+        said = _name(item) != codes.PIXEL_SPACING.value and _MILLIMETRES.search(str(item.get("TextValue", "")))
+        if lengths or said:
+            yield f"gives a length ({_name(item)}), but nothing is measured in millimetres"
 
 
 def _marks(group: Dataset) -> Iterator[str]:

@@ -93,6 +93,13 @@ EVIDENCE = {
     ),
 }
 
+PIXEL_SPACING = Concept(
+    "PIXEL-SPACING",
+    "Pixel spacing and its origin",
+    "name of TEXT",
+    "What the header of the source says of the size of a pixel: in the patient, at the detector, or of unknown origin.",
+)
+
 INTENDED_USE = Concept("USE", "Intended use of result", "name of CODE", "What the result may be used for.")
 RESEARCH_USE = Concept(
     "USE-RESEARCH",
@@ -265,6 +272,7 @@ TABLE: tuple[Concept, ...] = (
     KL_SET,
     RESULT_TEXT,
     *EVIDENCE.values(),
+    PIXEL_SPACING,
     INTENDED_USE,
     RESEARCH_USE,
     MODEL_KIND,

@@ -27,7 +27,7 @@ from pydicom.sr.coding import Code
 
 from dicom_templates import codes
 from dicom_templates.identity import MANUFACTURER, SIDE_WORDS, SYNTHETIC_MARK, ascii_text, derived_uid, tracking_uid
-from inference.findings import Box, KneeFinding, ModelIdentity, Refusal, SourceImage
+from inference.findings import Box, KneeFinding, ModelIdentity, Refusal, SourceImage, Spacing
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _PARAMETER_LENGTH = 1024
@@ -46,6 +46,9 @@ def knee_group(knee: KneeFinding, header: Dataset, study_uid: str, heatmap: Data
     group.ContentSequence.append(TextContentItem(codes.RESULT_TEXT.code, result_sentence(knee), _CONTAINS))
     for item in _evidence(knee):
         group.ContentSequence.append(item)
+    if knee.spacing is not None:
+        text = ascii_text(spacing_sentence(knee.spacing), 256)
+        group.ContentSequence.append(TextContentItem(codes.PIXEL_SPACING.code, text, _CONTAINS))
     group.ContentSequence.append(picture_item(codes.VISUAL_EXPLANATION, heatmap))
     return group
 
@@ -104,6 +107,18 @@ def result_sentence(knee: KneeFinding) -> str:
         f"probability {knee.kl.probabilities[knee.kl.grade]:.2f}, expected grade {knee.kl.expected:.2f}; "
         "predicted from the image by a research model."
     )
+
+
+def spacing_sentence(spacing: Spacing) -> str:
+    """The size of a pixel in words, with what may be measured with it."""
+    if spacing.kind == "none":
+        return f"No pixel spacing{f' ({spacing.source})' if spacing.source else ''}: lengths are not known."
+    meaning = {
+        "calibrated": "in the patient, at the calibrated depth",
+        "detector": "at the detector, not corrected for magnification; lengths in the patient are smaller",
+        "unknown origin": "nothing says whether it is corrected for magnification",
+    }[spacing.kind]
+    return f"{spacing.rows_mm:.4g} mm (rows) x {spacing.columns_mm:.4g} mm (columns), {spacing.source}: {meaning}."
 
 
 def _group(

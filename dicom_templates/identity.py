@@ -18,7 +18,7 @@ from inference.findings import ModelIdentity, Side
 
 MANUFACTURER: Final = "Genu"
 MODEL_NAME: Final = "Genu"
-TEMPLATE_VERSION: Final = "2"  # part of every derived UID: raise it whenever the same findings give other bytes
+TEMPLATE_VERSION: Final = "3"  # part of every derived UID: raise it whenever the same findings give other bytes
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.53610437644813027000889899365678356357")
 RESEARCH: Final = "RESEARCH"  # Content Qualification (0018,9004)
 RESEARCH_MARK: Final = codes.RESEARCH_USE.meaning

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,20 @@ class SourceImage:
 
 
 @dataclass(frozen=True)
+class Spacing:
+    """The size of one pixel in millimetres, and where it holds; both sizes are None for the kind "none".
+
+    "calibrated": in the patient, at the depth that was calibrated. "detector": at the detector or the scanned film,
+    not corrected for magnification. "unknown origin": nobody says which. `source` names attributes, never their text.
+    """
+
+    kind: Literal["calibrated", "detector", "unknown origin", "none"]
+    rows_mm: float | None  # between the centres of neighbouring rows, as the first value of Pixel Spacing
+    columns_mm: float | None
+    source: str
+
+
+@dataclass(frozen=True)
 class Box:
     """An axis-aligned box in source pixel coordinates: (0, 0) is the upper left corner of the upper left pixel.
 
@@ -184,6 +199,7 @@ class KneeFinding:
     model: ModelIdentity
     saliency: Saliency
     evidence: tuple[Evidence, ...] = ()
+    spacing: Spacing | None = None  # None where nobody asked the header
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,10 @@ def _knee(knee: KneeFinding) -> ResultLine:
     if knee.source.frame is not None:
         line["frame"] = knee.source.frame
     line["box"] = [round(edge, 2) for edge in (knee.box.left, knee.box.top, knee.box.right, knee.box.bottom)]
+    if (spacing := knee.spacing) is not None:
+        line["spacing"] = {"kind": spacing.kind, "source": spacing.source}
+        if spacing.rows_mm is not None and spacing.columns_mm is not None:
+            line["spacing"] |= {"rows_mm": round(spacing.rows_mm, 6), "columns_mm": round(spacing.columns_mm, 6)}
     line["model"] = {
         "name": knee.model.name,
         "version": knee.model.version,

@@ -21,6 +21,7 @@ from inference.findings import (
     Saliency,
     Side,
     SourceImage,
+    Spacing,
     StudyFindings,
 )
 
@@ -137,6 +138,7 @@ def knee(
     model: ModelIdentity = MODEL,
     saliency: npt.NDArray[np.float32] | None = None,
     conformal_set: tuple[int, ...] | None = None,
+    spacing: Spacing | None = Spacing("detector", 0.143, 0.143, "ImagerPixelSpacing"),  # noqa: B008 - frozen
 ) -> KneeFinding:
     """One scored knee; the saliency peaks left of and above the middle of its box."""
     place = box or Box(0.0, 0.0, float(size[1]), float(size[0]))
@@ -157,6 +159,7 @@ def knee(
             Evidence("view", "ViewPosition", "AP", "frontal"),
             Evidence("side", "ImageLaterality", side.value, side.value),
         ),
+        spacing=spacing,
     )
 
 

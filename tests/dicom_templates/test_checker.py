@@ -122,6 +122,7 @@ REPORT_DEFECTS: dict[str, tuple[Change, str]] = {
     "osteoarthritis for KL 1": (name_the_disease, "osteoarthritis"),
     "probabilities": (unsure, "five that sum to 1"),
     "no expected grade": (drop("KL-EXPECTED", group), "expected grade"),
+    "a length in millimetres": (text("EV-VIEW", "the joint space is 3.5 mm"), "nothing is measured in millimetres"),
     "stand-in does not say so": (text("RESULT-TEXT", "LEFT knee: KL 1 (x)"), "stand-in"),
     "refusal without reason": (drop("REFUSAL", lambda r: group(r, 1)), "neither a grade nor a reason"),
     "refusal without words": (drop("REFUSAL-TEXT", lambda r: group(r, 1)), "one sentence for each reason"),

@@ -13,7 +13,7 @@ from dicom_templates.check_report import children, code_of, referenced_uid
 from dicom_templates.checker import check_study, compare_identity
 from dicom_templates.compose import Composed, PredecessorRef, compose
 from dicom_templates.patient import COPIED
-from inference.findings import Box, Refusal, RefusalCode, Side, SourceImage, StudyFindings
+from inference.findings import Box, Refusal, RefusalCode, Side, SourceImage, Spacing, StudyFindings
 from tests.dicom_templates.factory import (
     CREATED,
     MODEL,
@@ -169,6 +169,36 @@ def test_each_knee_has_its_group_with_side_region_grade_and_heatmap() -> None:
         assert texts(group, "EV-SIDE") == [f"ImageLaterality = {finding.side.value} speaks for {finding.side.value}"]
         assert heatmap.Laterality == finding.side.value
         assert f"KL {finding.kl.grade}" in heatmap.ImageComments
+
+
+@pytest.mark.parametrize(
+    ("spacing", "sentence"),
+    [
+        (None, None),
+        (
+            Spacing("calibrated", 0.13, 0.14, "PixelSpacing, FIDUCIAL"),
+            "0.13 mm (rows) x 0.14 mm (columns), PixelSpacing, FIDUCIAL: in the patient, at the calibrated depth.",
+        ),
+        (
+            Spacing("detector", 0.143, 0.143, "ImagerPixelSpacing"),
+            "0.143 mm (rows) x 0.143 mm (columns), ImagerPixelSpacing: at the detector, not corrected for "
+            "magnification; lengths in the patient are smaller.",
+        ),
+        (
+            Spacing("unknown origin", 0.1, 0.1, "PixelSpacing"),
+            "0.1 mm (rows) x 0.1 mm (columns), PixelSpacing: nothing says whether it is corrected for magnification.",
+        ),
+        (Spacing("none", None, None, ""), "No pixel spacing: lengths are not known."),
+        (
+            Spacing("none", None, None, "PixelSpacing is not usable"),
+            "No pixel spacing (PixelSpacing is not usable): lengths are not known.",
+        ),
+    ],
+)
+def test_the_pixel_spacing_is_told_with_where_it_holds(spacing: Spacing | None, sentence: str | None) -> None:
+    composed = compose(study([knee(spacing=spacing)]), [header()], context())
+    assert texts(groups_of(composed)[0], "PIXEL-SPACING") == ([] if sentence is None else [sentence])
+    assert check_study(composed.all) == []
 
 
 def test_a_conformal_set_is_written_grade_by_grade() -> None:

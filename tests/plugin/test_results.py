@@ -1,6 +1,7 @@
 """The line of results.jsonl keeps its contract: the schema, the code's word list and what is written agree."""
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -16,6 +17,7 @@ from inference.findings import (
     Saliency,
     Side,
     SourceImage,
+    Spacing,
     StudyFindings,
     StudyStatus,
 )
@@ -54,6 +56,23 @@ def test_the_conformal_set_appears_only_when_there_is_one() -> None:
     line = result_line(findings)
     VALIDATOR.validate(line)
     assert line["knees"][0]["kl"]["set"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("spacing", "written"),
+    [
+        (None, None),
+        (Spacing("none", None, None, ""), {"kind": "none", "source": ""}),
+        (
+            Spacing("detector", 0.143, 0.2, "ImagerPixelSpacing"),
+            {"kind": "detector", "source": "ImagerPixelSpacing", "rows_mm": 0.143, "columns_mm": 0.2},
+        ),
+    ],
+)
+def test_the_pixel_spacing_stands_beside_the_box(spacing: Spacing | None, written: object) -> None:
+    line = result_line(StudyFindings("1.2", knees=(replace(knee(), spacing=spacing),), radiographs=1))
+    VALIDATOR.validate(line)
+    assert line["knees"][0].get("spacing") == written
 
 
 @pytest.mark.parametrize(
