@@ -42,9 +42,9 @@ def decide_side(header: Dataset) -> SideDecision:
     of_both = {e.supports for e in (*coded, *described)} == {BOTH}
     certain = (*coded, *described, *(e for e in study if e.supports != BOTH and not of_both))
     letters = _letters(header)
-    # "KNEES" is the name of many a series that holds films of one: it contradicts nothing.
-    counted = (*certain, *letters) if certain else () if letters else _plurals(header, _IMAGE_TEXTS)
-    evidence = (*counted, *(e for e in study if e.supports == BOTH))
+    counted = (*certain, *letters) if certain else ()
+    # Nor is "KNEES" more than the name of many a series that holds films of one.
+    evidence = (*counted, *_plurals(header, _IMAGE_TEXTS), *(e for e in study if e.supports == BOTH))
     hinted = frozenset(Side(e.supports) for e in letters)
     stating = _stating(counted, hinted, columns_to_left(header))
     if stating is None:
