@@ -4,7 +4,7 @@ DEMO   := out/demo
 VIEWER := out/viewer
 SHARED := ../shared
 
-.PHONY: help setup demo viewer test check format docs bench soak bundle clean
+.PHONY: help setup demo viewer test check format docs bench soak bundle robustness clean
 
 help:
 	@echo "make demo    send two sample studies through the service and show the report"
@@ -13,7 +13,8 @@ help:
 	@echo "make check   format, lint, types, import rules, documentation"
 	@echo "make bench   speed, measured side by side (ARGS=--write puts it into docs/performance.md)"
 	@echo "make soak    hundreds of kills of listener and worker; nothing lost, nothing twice"
-	@echo "make bundle  train the shipped grader again from ../shared (about an hour; goes on where it stopped)"
+	@echo "make bundle  train the shipped grader and knee finder again from ../shared (two hours; goes on where it stopped)"
+	@echo "make robustness  measure again what changes of a film cost, into docs/robustness.md (half an hour)"
 	@echo "make docs    write the generated pages of docs/ again"
 	@echo "make format  format and mend what ruff can mend"
 	@echo "make setup   only install, for development"
@@ -74,8 +75,19 @@ bundle:
 	@$(PYTHON) -m training.cli index $(BUILD)/export
 	@$(PYTHON) -m training.cli fit --export $(BUILD)/export --run $(BUILD)/run \
 	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite
+	@mkdir -p $(BUILD)/others/films $(BUILD)/others/mri
+	@cp $(SHARED)/data/dicom/*.dcm $(BUILD)/others/films/
+	@tar -xf $(SHARED)/data/dicom/knee_mri_sag_dess.tar.xz -C $(BUILD)/others/mri
+	@$(PYTHON) -m training.cli finder --run $(BUILD)/run --labels $(SHARED)/data/kl224/labels.csv \
+	    --others $(BUILD)/others/films $(BUILD)/others/mri --work $(BUILD)/finder --out inference/bundles/finder \
+	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite
 	@$(PYTHON) -m training.cli evaluate --run $(BUILD)/run
 	@$(PYTHON) -m training.cli export --run $(BUILD)/run --out inference/bundles/kl
+
+robustness:
+	@.ci/setup full
+	@$(PYTHON) -m training.cli robustness --images $(SHARED)/data/kl224 --labels $(SHARED)/data/kl224/labels.csv \
+	    --out docs --page docs/robustness.md
 
 clean:
 	rm -rf .venv out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -207,7 +207,7 @@ def _card_uid(
         context.device_uid,
         context.configuration_digest,
         digest,
-        *(f"model {model.digest}" for model in findings.models),
+        *(f"model {model.key}" for model in findings.models),
         *(f"refusal {refusal.source}/{refusal.side}/{refusal.code.value}" for refusal in refusals),
     )
 

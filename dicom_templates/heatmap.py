@@ -50,7 +50,7 @@ def build_heatmap(
             knee.source.sop_instance_uid,
             str(knee.source.frame),
             knee.side.value,
-            knee.model.digest,
+            knee.model.key,
             context.software_version,
             context.device_uid,
             context.configuration_digest,

@@ -71,7 +71,7 @@ def series_uid(kind: SeriesKind, study_uid: str, models: Iterable[ModelIdentity]
         context.device_uid,
         context.device_serial,
         context.configuration_digest,
-        *sorted(model.digest for model in models),
+        *sorted(model.key for model in models),
     )
 
 

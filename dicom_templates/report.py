@@ -111,7 +111,7 @@ def _report_uid(findings: StudyFindings, context: ReportContext) -> UID:
         context.device_uid,
         context.configuration_digest,
         context.input_digest,
-        *(f"model {model.digest}" for model in findings.models),
+        *(f"model {model.key}" for model in findings.models),
         *(f"input {image.sop_instance_uid}/{image.frame}" for image in findings.looked_at),
         *(f"knee {knee}" for knee in knees),
         *(f"refusal {refusal}" for refusal in refusals),

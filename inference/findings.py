@@ -160,6 +160,11 @@ class ModelIdentity:
     parameters: str = ""  # algorithm parameters for (111002, DCM), for example "temperature=1.13"
     synthetic: bool = False
 
+    @property
+    def key(self) -> str:
+        """The same for the same answers: bundle and parameters, among them what finds the knees."""
+        return f"{self.digest} {self.parameters}"
+
 
 @dataclass(frozen=True)
 class KLFinding:

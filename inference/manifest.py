@@ -1,5 +1,6 @@
 """bundle.json, read without torch: what a bundle is, for configuration checks, routing and reports."""
 
+import functools
 import hashlib
 import json
 import uuid
@@ -130,7 +131,11 @@ class Manifest:
                 )
 
     def identity(self) -> ModelIdentity:
-        """Who speaks in a report. The Device UID (2.25., PS3.5 B.2) is derived from the hash of the weights."""
+        """Who speaks in a report. The Device UID (2.25., PS3.5 B.2) is derived from the hash of the weights.
+
+        Raises:
+            BundleError: the files of the knee finder or of the marker reader, which are named too, are missing.
+        """
         device = uuid.uuid5(_NAMESPACE, self.files["weights.safetensors"])
         backbones = "+".join(member.backbone for member in self.members)
         return ModelIdentity(
@@ -139,6 +144,19 @@ class Manifest:
             task=self.task,
             device_uid=f"2.25.{device.int}",
             digest=self.digest,
-            parameters=f"networks={backbones}; temperature={self.temperature:.4f}; decoder={self.decoder}",
+            parameters=f"networks={backbones}; temperature={self.temperature:.4f}; decoder={self.decoder}; {_readers()}",
             synthetic=self.synthetic,
         )
+
+
+@functools.cache
+def _readers() -> str:
+    """What reads the films before the networks do: another finder may give another answer."""
+    told = []
+    for name in ("finder", "markers"):
+        path = SHIPPED.parent / name / f"{name}.json"
+        try:
+            told.append(f"{name}={hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror}): install Genu again.") from error
+    return "; ".join(told)

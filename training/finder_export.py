@@ -37,9 +37,9 @@ def write_finder(
     net = rounded(net)
     halves = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
     save_file({name: value.contiguous() for name, value in halves.items()}, part / "weights.safetensors")
-    squares = probe_squares()
+    squares = probe_squares().half()
     with torch.inference_mode():
-        answers = net(squares)
+        answers = net(squares.float())
     save_file({"squares": squares.contiguous(), "answers": answers.contiguous()}, part / "probe.safetensors")
     names = ("weights.safetensors", "probe.safetensors")
     values = {

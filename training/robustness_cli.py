@@ -43,7 +43,7 @@ def _robustness(options: argparse.Namespace) -> None:
     predictor = Predictor.load([options.bundle], threads=options.threads)
     results = run(crops[chosen], [rows[int(number)] for number in chosen], predictor, _say)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "robustness.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (options.out / "robustness.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
     draw(results, options.out / "robustness.png")
     text = table(results)
     print(text)
