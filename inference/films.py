@@ -139,7 +139,7 @@ class _Film:
         look = FilmLook(
             source=self.image.source,
             evidence=(*self.candidate.evidence, *self.said),
-            steps=tuple(self.steps),
+            steps=(*self.candidate.steps, *self.steps),
             knees=tuple(self.seen.values()),
             letters=tuple(self._letter(letter) for letter in self.letters),
             inverted=self.inverted,

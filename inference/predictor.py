@@ -17,12 +17,11 @@ from inference.explain import to_source
 from inference.films import FilmReader, FoundKnee
 from inference.finder import Finder
 from inference.findings import FilmLook, KneeFinding, ModelIdentity, Refusal, Saliency, SourceImage, Step, StudyFindings
-from inference.instances import Instance
 from inference.limits import DEFAULT_LIMITS, Limits
 from inference.markers import MarkerReader
 from inference.pixels import load_display
 from inference.reading import StudyInput
-from inference.studies import Candidate, select
+from inference.studies import Candidate, select, source_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,7 @@ class Predictor:
         refusals = list(selection.refusals)
         knees: list[tuple[FoundKnee, SourceImage]] = []
         renderings: dict[str, npt.NDArray[np.uint8]] = {}
-        looks: list[FilmLook] = []
+        looks = list(selection.looks)
         for candidate in selection.candidates:
             try:
                 image = load_display(candidate.instance, self.limits)
@@ -102,9 +101,9 @@ class Predictor:
             refusals=tuple(refusals),
             radiographs=selection.radiographs,
             models=self.identities,
-            looked_at=tuple(_source(instance) for instance in study.instances),
+            looked_at=tuple(source_of(instance) for instance in study.instances),
             renderings=renderings,
-            looks=tuple(looks),
+            looks=tuple(sorted(looks, key=lambda look: look.source.sop_instance_uid)),
         )
 
     def _findings(self, knees: list[tuple[FoundKnee, SourceImage]]) -> tuple[KneeFinding, ...]:
@@ -130,21 +129,10 @@ class Predictor:
 
 def _unread(candidate: Candidate, refusal: Refusal) -> FilmLook:
     step = Step("Pixels", f"{refusal.code}: {refusal.reason}", passed=False)
-    return FilmLook(_source(candidate.instance), candidate.evidence, (step,))
+    return FilmLook(source_of(candidate.instance), candidate.evidence, (*candidate.steps, step))
 
 
 def _with_source(refusal: Refusal, candidate: Candidate) -> Refusal:
     if refusal.source is not None:
         return refusal
     return Refusal(refusal.code, refusal.reason, candidate.instance.sop_instance_uid, refusal.side)
-
-
-def _source(instance: Instance) -> SourceImage:
-    rows, columns = (instance.header.get(name) for name in ("Rows", "Columns"))
-    return SourceImage(
-        sop_class_uid=instance.sop_class_uid,
-        sop_instance_uid=instance.sop_instance_uid,
-        series_instance_uid=instance.series_instance_uid,
-        rows=rows if isinstance(rows, int) else 0,
-        columns=columns if isinstance(columns, int) else 0,
-    )

@@ -4,21 +4,20 @@ One pure function per question (`decide_anatomy`, `decide_view`, `decide_side`),
 `inference.sides` weighs the side against the pixels. docs/selection.md tells the rules and what a user can do.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from inference.anatomy import decide_anatomy
-from inference.findings import Evidence, Refusal, RefusalCode
+from inference.findings import Evidence, FilmLook, Refusal, RefusalCode, Side, SourceImage, Step
 from inference.headers import controlled, first, items, number, texts
 from inference.laterality import decide_side
 from inference.reading import Instance, StudyInput
 from inference.sides import BOTH, Stating
 from inference.views import decide_view
 
-BILATERAL = BOTH
 OWN_MANUFACTURER = "Genu"
 OWN_CODING_SCHEME = "99GENU"
 
@@ -33,24 +32,30 @@ _DERIVED_FLAVOURS = frozenset(
     {"LOCALIZER", "SCOUT", "MPR", "MIP", "REFORMATTED", "RESAMPLED", "PROJECTION IMAGE", "SUBTRACTION"}
     | {"SCREEN SAVE", "SCREENSAVE", "SCREEN SAVER", "SCREEN_SAVE", "SCREENSHOT", "SCREEN CAPTURE", "CSA REPORT"}
 )
+_READ = Step("Can it be read", "yes, as a DICOM object.")
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One image for the pixel stage: what its header says of the side, and all evidence from the header."""
+    """One image for the pixel stage: what its header says of the side, all evidence and all answers of the header."""
 
     instance: Instance
     stating: Stating
     evidence: tuple[Evidence, ...]
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What is to be scored, what is refused and why, and how many instances Genu is meant for."""
+    """What is to be scored, what is refused and why, and how many instances Genu is meant for.
+
+    `looks` tell how far each image came that is refused here; other SOP classes have one for each class.
+    """
 
     candidates: tuple[Candidate, ...]
     refusals: tuple[Refusal, ...]
     radiographs: int
+    looks: tuple[FilmLook, ...] = ()
 
 
 def select(study: StudyInput, *, accept_secondary_capture: bool = False) -> Selection:
@@ -64,13 +69,32 @@ def select(study: StudyInput, *, accept_secondary_capture: bool = False) -> Sele
     radiographs = [instance for instance in foreign if instance.sop_class_uid in accepted]
     others = [instance for instance in foreign if instance.sop_class_uid not in accepted]
     counted = len(radiographs) + len(study.unreadable)
-    refusals = [*study.unreadable, *_other_classes(others)]
-    if any(r.code is RefusalCode.IDENTITY_CONTRADICTORY and r.source is None for r in study.unreadable):
-        return Selection((), tuple(refusals), counted)
+    classes = _by_class(others)
+    of_classes = [_other_class(uid, found) for uid, found in classes]
+    refusals = [*study.unreadable, *of_classes]
+    looks = [_unreadable_look(refusal) for refusal in study.unreadable if not _is_of_the_study(refusal)]
+    looks += [_class_look(refusal, found) for refusal, (_, found) in zip(of_classes, classes, strict=True)]
+    if contradictions := [refusal for refusal in study.unreadable if _is_of_the_study(refusal)]:
+        steps = (_READ, _refused("Patient", contradictions[0]))
+        looks += [FilmLook(source_of(instance), (), steps) for instance in radiographs]
+        return Selection((), tuple(refusals), counted, tuple(looks))
     judged = [_judge(instance) for instance in radiographs]
     candidates = tuple(found for found in judged if isinstance(found, Candidate))
-    refusals += [found for found in judged if isinstance(found, Refusal)]
-    return Selection(candidates, tuple(refusals), counted)
+    refused = [found for found in judged if not isinstance(found, Candidate)]
+    refusals += [refusal for refusal, _ in refused]
+    return Selection(candidates, tuple(refusals), counted, (*looks, *(look for _, look in refused)))
+
+
+def source_of(instance: Instance) -> SourceImage:
+    """How findings name an instance; its size is 0 where the header gives none."""
+    rows, columns = (instance.header.get(name) for name in ("Rows", "Columns"))
+    return SourceImage(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        series_instance_uid=instance.series_instance_uid,
+        rows=rows if isinstance(rows, int) else 0,
+        columns=columns if isinstance(columns, int) else 0,
+    )
 
 
 def is_own_result(header: Dataset) -> bool:
@@ -95,31 +119,62 @@ def derived_image(header: Dataset) -> str | None:
     return None
 
 
-def _judge(instance: Instance) -> Candidate | Refusal:
-    header, source = instance.header, instance.sop_instance_uid
-    early = _not_an_image_for_us(instance)
-    if early is not None:
-        return Refusal(early[0], early[1], source)
+@dataclass
+class _Asked:
+    """The questions that one header was asked so far, and what it answered."""
+
+    instance: Instance
+    steps: list[Step] = field(default_factory=lambda: [_READ])
+    evidence: list[Evidence] = field(default_factory=list)
+
+    def passes(self, question: str, answer: str, evidence: Iterable[Evidence] = ()) -> None:
+        self.steps.append(Step(question, answer))
+        self.evidence += evidence
+
+    def refuses(
+        self, question: str, why: tuple[RefusalCode, str], evidence: Iterable[Evidence] = ()
+    ) -> tuple[Refusal, FilmLook]:
+        refusal = Refusal(*why, self.instance.sop_instance_uid)
+        self.evidence += evidence
+        steps = (*self.steps, _refused(question, refusal))
+        return refusal, FilmLook(source_of(self.instance), tuple(self.evidence), steps)
+
+
+def _judge(instance: Instance) -> Candidate | tuple[Refusal, FilmLook]:
+    """One question after the other; the first refusal ends it."""
+    header, asked = instance.header, _Asked(instance)
+    if (why := _not_for_presentation(instance)) is not None:
+        return asked.refuses("SOP class", why)
+    asked.passes("SOP class", f"{_class_name(instance.sop_class_uid)}.")
+    if (why := _not_an_original(header)) is not None:
+        return asked.refuses("Image Type", why)
+    asked.passes("Image Type", "an original image of one frame.")
     anatomy = decide_anatomy(header)
     if anatomy.refusal is not None:
-        return Refusal(*anatomy.refusal, source)
+        return asked.refuses("Anatomy", anatomy.refusal, anatomy.evidence)
+    asked.passes("Anatomy", f"a knee, by {_sources(anatomy.evidence, {'knee'})}.", anatomy.evidence)
     view = decide_view(header)
     if view.refusal is not None:
-        return Refusal(*view.refusal, source)
+        return asked.refuses("View", view.refusal, view.evidence)
+    asked.passes("View", f"frontal, by {_sources(view.evidence, {'frontal'})}.", view.evidence)
     side = decide_side(header)
     if side.refusal is not None:
-        return Refusal(*side.refusal, source)
-    return Candidate(instance, side.stating, (*anatomy.evidence, *view.evidence, *side.evidence))
+        return asked.refuses("Side by header", side.refusal, side.evidence)
+    asked.passes("Side by header", _stated(side.stating), side.evidence)
+    return Candidate(instance, side.stating, tuple(asked.evidence), tuple(asked.steps))
 
 
-def _not_an_image_for_us(instance: Instance) -> tuple[RefusalCode, str] | None:
-    header = instance.header
-    intent = first(header, "PresentationIntentType")
+def _not_for_presentation(instance: Instance) -> tuple[RefusalCode, str] | None:
+    intent = first(instance.header, "PresentationIntentType")
     if instance.sop_class_uid == DIGITAL_XRAY_FOR_PROCESSING or intent == "FOR PROCESSING":
         reason = (
             "The image is For Processing (raw detector data). Send the For Presentation image of the same exposure."
         )
         return RefusalCode.FOR_PROCESSING, reason
+    return None
+
+
+def _not_an_original(header: Dataset) -> tuple[RefusalCode, str] | None:
     if (reason_derived := derived_image(header)) is not None:
         return RefusalCode.DERIVED_IMAGE, reason_derived
     frames = number(header, "NumberOfFrames")
@@ -129,17 +184,49 @@ def _not_an_image_for_us(instance: Instance) -> tuple[RefusalCode, str] | None:
     return None
 
 
-def _other_classes(instances: Iterable[Instance]) -> list[Refusal]:
-    """One refusal per SOP class: a hundred MR slices are one reason, not a hundred."""
+def _stated(stating: Stating) -> str:
+    if stating.side is None:
+        return "not said; letters and anatomy must say it."
+    names: dict[str, str] = {Side.LEFT: "left", Side.RIGHT: "right", BOTH: "both knees"}
+    return f"{names[stating.side]}, by {stating.source}."
+
+
+def _sources(evidence: Iterable[Evidence], supporting: Set[str]) -> str:
+    return ", ".join(dict.fromkeys(e.source for e in evidence if e.supports in supporting))
+
+
+def _refused(question: str, refusal: Refusal) -> Step:
+    return Step(question, f"{refusal.code.value}: {refusal.reason}", passed=False)
+
+
+def _is_of_the_study(refusal: Refusal) -> bool:
+    return refusal.code is RefusalCode.IDENTITY_CONTRADICTORY and refusal.source is None
+
+
+def _unreadable_look(refusal: Refusal) -> FilmLook:
+    question = _READ.question if refusal.code is not RefusalCode.IDENTITY_CONTRADICTORY else "Study"
+    return FilmLook(SourceImage("", refusal.source or "", "", 0, 0), (), (_refused(question, refusal),))
+
+
+def _class_look(refusal: Refusal, found: Sequence[Instance]) -> FilmLook:
+    source = source_of(found[0]) if len(found) == 1 else SourceImage(found[0].sop_class_uid, "", "", 0, 0)
+    return FilmLook(source, (), (_READ, _refused("SOP class", refusal)))
+
+
+def _by_class(instances: Iterable[Instance]) -> list[tuple[str, list[Instance]]]:
+    """A hundred MR slices are one reason, not a hundred."""
     by_class: dict[str, list[Instance]] = {}
     for instance in instances:
         by_class.setdefault(instance.sop_class_uid, []).append(instance)
-    return [_other_class(uid, found) for uid, found in sorted(by_class.items())]
+    return sorted(by_class.items())
 
 
 def _other_class(uid: str, found: list[Instance]) -> Refusal:
-    known = UID(uid).name
-    name = uid if known == uid or not known.isascii() else f"{known} ({uid})"
     hint = " The site can opt in to Secondary Capture in the settings." if uid == SECONDARY_CAPTURE else ""
-    reason = f"SOP class {name}: no radiograph that Genu scores.{hint}"
+    reason = f"SOP class {_class_name(uid)}: no radiograph that Genu scores.{hint}"
     return Refusal(RefusalCode.UNSUPPORTED_SOP_CLASS, reason, found[0].sop_instance_uid if len(found) == 1 else None)
+
+
+def _class_name(uid: str) -> str:
+    known = UID(uid).name
+    return uid if known == uid or not known.isascii() else f"{known} ({uid})"

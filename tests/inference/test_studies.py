@@ -284,3 +284,49 @@ def test_negatives() -> None:
     assert outcome(phantoms.dx_lateral()) is C.NO_FRONTAL_VIEW
     assert outcome(phantoms.dx_chest()) is C.NOT_A_KNEE
     assert outcome(phantoms.dx_hand()) is C.NOT_A_KNEE
+
+
+HEADER_QUESTIONS = ["Can it be read", "SOP class", "Image Type", "Anatomy", "View", "Side by header"]
+
+
+def test_a_candidate_carries_the_answers_of_its_header() -> None:
+    (candidate,) = judged(phantoms.dx_knee("L")).candidates
+    assert [step.question for step in candidate.steps] == HEADER_QUESTIONS
+    assert all(step.passed and step.answer.isascii() for step in candidate.steps)
+    assert candidate.steps[-1].answer == "left, by ImageLaterality."
+    assert "ViewPosition" in candidate.steps[4].answer
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked", "about"),
+    [
+        (phantoms.dx_knee("L", sop_class=phantoms.DX_PROCESSING), 2, set()),
+        (phantoms.dx_knee("L", attributes={"NumberOfFrames": 3}), 3, set()),
+        (phantoms.dx_chest(), 4, {"anatomy"}),
+        (phantoms.dx_lateral("L"), 5, {"anatomy", "view"}),
+        (phantoms.dx_knee("L", attributes={"SeriesDescription": "RIGHT KNEE AP"}), 6, {"anatomy", "view", "side"}),
+    ],
+)
+def test_a_refused_image_tells_how_far_it_came(dataset: Dataset, asked: int, about: set[str]) -> None:
+    found = judged(dataset)
+    (look,), (refusal,) = found.looks, found.refusals
+    assert look.source.sop_instance_uid == dataset.SOPInstanceUID
+    assert (look.source.rows, look.source.columns) == (dataset.Rows, dataset.Columns)
+    assert [step.question for step in look.steps] == HEADER_QUESTIONS[:asked]
+    assert [step.passed for step in look.steps] == [True] * (asked - 1) + [False]
+    assert look.steps[-1].answer == f"{refusal.code.value}: {refusal.reason}"
+    assert {e.about for e in look.evidence} == about
+
+
+def test_looks_tell_of_unreadable_files_other_classes_and_two_patients(tmp_path: Path) -> None:
+    (tmp_path / "no.dcm").write_bytes(b"nothing")
+    paths = [phantoms.write(ds, tmp_path / f"{i}.dcm") for i, ds in enumerate(phantoms.mr_knee(slices=2))]
+    unread, other = select(read_study([*paths, tmp_path / "no.dcm"])).looks
+    assert [(s.question, s.passed) for s in unread.steps] == [("Can it be read", False)]
+    assert [(s.question, s.passed) for s in other.steps] == [("Can it be read", True), ("SOP class", False)]
+    films = [phantoms.dx_knee("L", seed=n, attributes={"StudyInstanceUID": "2.25.1"}) for n in (1, 2)]
+    films[1].PatientID = "ANOTHER"
+    paths = [phantoms.write(ds, tmp_path / "two" / f"{i}.dcm") for i, ds in enumerate(films)]
+    found = select(read_study(paths))
+    assert not found.candidates
+    assert [look.steps[-1].question for look in found.looks] == ["Patient", "Patient"]
