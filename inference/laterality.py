@@ -66,7 +66,8 @@ def _stating(counted: Sequence[Evidence], hinted: frozenset[Side], to_left: bool
     if not counted:
         return Stating(None, "", to_left, hinted)
     side = counted[0].supports
-    return Stating(BOTH if side == BOTH else Side(side), counted[0].source, to_left, hinted)
+    of_study = all(e.source in _STUDY_TEXTS for e in counted)
+    return Stating(BOTH if side == BOTH else Side(side), counted[0].source, to_left, hinted, of_study)
 
 
 def columns_to_left(header: Dataset) -> bool | None:

@@ -62,13 +62,15 @@ class Stating:
 
     `side` is a side, BOTH or None, `source` the attribute that states it (empty for None). `columns_to_left` says
     whether columns run to the patient's left, by Patient Orientation (PS3.3 C.7.6.1.1.1), None when it does not say.
-    `hinted` are lone letters of descriptions: they prove no side, and contradict every other one.
+    `hinted` are lone letters of descriptions: they prove no side, and contradict every other one. `of_study`: only the
+    study is said to be of that side, which may hold a film of both knees all the same.
     """
 
     side: Stated
     source: str
     columns_to_left: bool | None
     hinted: frozenset[Side] = frozenset()
+    of_study: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _alone(stating: Stating, knee: Shown, letters: Sequence[Letter]) -> list[Pro
 
 
 def _two(stating: Stating, knees: Sequence[Shown], letters: Sequence[Letter]) -> list[Proven] | Unproven:
-    if isinstance(stating.side, Side):
+    if isinstance(stating.side, Side) and not stating.of_study:
         return _contradiction(f"{stating.source} names one knee ({stating.side}), the film shows two")
     if knees[0].lateral > 0 or knees[1].lateral < 0:
         return _contradiction("the fibulae of the two knees do not lie outwards: the film is put together from two")

@@ -145,6 +145,13 @@ def test_both_in_the_study_never_contradicts(text: str) -> None:
         assert outcome(ds) is Side.RIGHT
 
 
+def test_a_side_that_only_the_study_names_is_told_apart() -> None:
+    known = {"BodyPartExamined": "KNEE", "ViewPosition": "AP", "StudyDescription": "XR knee left"}
+    for more, of_study in (({}, True), ({"ImageLaterality": "L"}, False), ({"SeriesDescription": "left"}, False)):
+        (candidate,) = judged(bare(**known, **more)).candidates
+        assert (candidate.stating.side, candidate.stating.of_study) == (Side.LEFT, of_study)
+
+
 @pytest.mark.parametrize(
     ("attributes", "hinted"),
     [

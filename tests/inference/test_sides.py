@@ -1,5 +1,6 @@
 """Which knee is which, for every way in which header, letters and anatomy may agree, disagree or be silent."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -272,6 +273,16 @@ def test_a_header_that_names_one_of_two_knees(side: Side) -> None:
     assert outcome(says(side, True), PAIR, plain(R), plain(L, 0.9)) is CONTRADICTORY
 
 
+def test_a_study_of_one_knee_may_hold_a_film_of_both() -> None:
+    ordered = Stating(L, "StudyDescription", None, of_study=True)
+    assert outcome(ordered, PAIR, plain(R)) == (R, L)
+    assert outcome(ordered, PAIR) is UNKNOWN
+    assert outcome(ordered, one(RIGHTWARDS)) == (L,)
+    assert outcome(ordered, one(LEFTWARDS)) is CONTRADICTORY
+    assert outcome(ordered, one(LEFTWARDS), plain(R)) is CONTRADICTORY
+    assert outcome(ordered, (Shown(0.25, UNSURE),)) is UNKNOWN
+
+
 def test_the_fibulae_of_two_knees_lie_outwards() -> None:
     for to_left in (False, True):
         found = settle(says(BOTH, to_left), PAIR, [])
@@ -306,6 +317,7 @@ statings = st.builds(
     st.just("ImageLaterality"),
     st.sampled_from([None, False, True]),
     st.frozensets(st.sampled_from(Side)),
+    st.booleans(),
 )
 
 
@@ -320,7 +332,8 @@ def test_no_source_is_ever_overruled(stating: Stating, knees: tuple[Shown, ...],
         return
     assert [proven.lateral for proven in found] in ([-1], [1], [-1, 1])
     assert len({proven.side for proven in found}) == len(knees) == len(found)
-    assert stating.side in (None, BOTH) or [proven.side for proven in found] == [stating.side]
+    if isinstance(stating.side, Side):
+        assert [proven.side for proven in found] == [stating.side] or (stating.of_study and len(found) == 2)
     assert all(knee.lateral in (0, proven.lateral) for knee, proven in zip(knees, found, strict=True))
     for proven in found:
         assert not stating.hinted or proven.side in stating.hinted
@@ -332,7 +345,7 @@ def test_no_source_is_ever_overruled(stating: Stating, knees: tuple[Shown, ...],
 def flipped(stating: Stating, knees: tuple[Shown, ...], letters: list[Letter]) -> tuple[Stating, tuple[Shown, ...]]:
     """The same film, mirrored; its header too where it speaks of columns."""
     to_left = None if stating.columns_to_left is None else not stating.columns_to_left
-    turned = Stating(stating.side, stating.source, to_left, stating.hinted)
+    turned = replace(stating, columns_to_left=to_left)
     return turned, tuple(Shown(1 - knee.across, 1 - knee.fibula_right) for knee in reversed(knees))
 
 
