@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from dicom_templates import codes
 from dicom_templates.capture import add_compression, add_picture, instance_number, source_item
-from dicom_templates.card_drawing import FOOTER, FOUND, MORE, NOT_SCORED, REASON, REMEDY, draw_card
+from dicom_templates.card_drawing import EVIDENCE, FOOTER, FOUND, MORE, NOT_SCORED, REASON, REMEDY, draw_card
 from dicom_templates.context import ReportContext
 from dicom_templates.drawing import model_line
 from dicom_templates.identity import (
@@ -36,11 +36,13 @@ from dicom_templates.identity import (
     series_uid,
 )
 from dicom_templates.patient import raw_text
-from inference.findings import ModelIdentity, Refusal, RefusalCode, Side, SourceImage, StudyFindings
+from inference.findings import FilmLook, ModelIdentity, Refusal, RefusalCode, Side, SourceImage, StudyFindings
 
 MOST_REASONS: Final = 4  # kinds of reasons on one card; the report has them all
 MOST_SENTENCES: Final = 2  # of one kind; all of them fit into Image Comments (LT, 10240 characters)
 SENTENCE_LENGTH: Final = 1024
+# Not the UID itself: a de-identified copy of the study keeps what is burned in.
+EXPLAINED: Final = f"{EVIDENCE}genu explain (the page is named by the SOP Instance UID of the film)"
 _STUDY_NUMBER: Final = 1
 _RADIOGRAPHS: Final = {
     ComputedRadiographyImageStorage,
@@ -87,8 +89,9 @@ def build_card(
     `header` is that of the image, else of the instance that gives patient and study; ready to be written.
     """
     side = common_side(refusals)
-    lines = card_lines(refusals, scope_sentence(image, side, _scored(image, side, findings)), findings.models, context)
-    pixels = draw_card(lines, _film(image, findings, header))
+    scope = scope_sentence(image, side, _scored(image, side, findings))
+    lines = card_lines(refusals, scope, findings.models, context, explained=image is not None)
+    pixels = draw_card(lines, _film(image, findings, header), _look(image, findings))
     dataset = framed(
         header,
         study_uid=findings.study_instance_uid,
@@ -131,9 +134,17 @@ def heading(laterality: str) -> str:
 
 
 def card_lines(
-    refusals: Sequence[Refusal], scope: str, models: Sequence[ModelIdentity], context: ReportContext
+    refusals: Sequence[Refusal],
+    scope: str,
+    models: Sequence[ModelIdentity],
+    context: ReportContext,
+    *,
+    explained: bool = False,
 ) -> tuple[str, ...]:
-    """What is burned in, line by line before wrapping, in ASCII; holds nothing of the patient but the side."""
+    """What is burned in, line by line before wrapping, in ASCII; holds nothing of the patient but the side.
+
+    `explained` says that there is an image, and so a page of `genu explain` about it.
+    """
     groups: dict[tuple[Side | None, RefusalCode], list[str]] = {}
     for refusal in refusals:
         sentences = groups.setdefault((refusal.side, refusal.code), [])
@@ -150,6 +161,8 @@ def card_lines(
         told += len(sentences[:MOST_SENTENCES])
     if left := sum(map(len, groups.values())) - told:
         lines.append(f"{MORE}{left}")
+    if explained:
+        lines.append(EXPLAINED)
     lines += [FOOTER + ascii_text(f"Genu {context.software_version}", 64), *map(model_line, models), RESEARCH_MARK]
     if any(model.synthetic for model in models):
         lines.append(SYNTHETIC_MARK)
@@ -184,11 +197,21 @@ def _scored(image: SourceImage | None, side: Side | None, findings: StudyFinding
     return any(side is None or knee.side is not side for knee in knees)
 
 
+def is_written_on(header: Dataset) -> bool:
+    """Whether the header says that somebody may be named in the pixels: such a film is not drawn again."""
+    return raw_text(header, "BurnedInAnnotation").strip().upper() == b"YES"
+
+
 def _film(image: SourceImage | None, findings: StudyFindings, header: Dataset) -> npt.NDArray[np.uint8] | None:
     """The film as a reader sees it, where it was rendered and nothing is known to be written onto it."""
-    if image is None or raw_text(header, "BurnedInAnnotation") == b"YES":
+    if image is None or is_written_on(header):
         return None
     return findings.renderings.get(image.sop_instance_uid)
+
+
+def _look(image: SourceImage | None, findings: StudyFindings) -> FilmLook | None:
+    uid = image.sop_instance_uid if image is not None else ""
+    return next((look for look in findings.looks if uid and look.source.sop_instance_uid == uid), None)
 
 
 def _card_uid(

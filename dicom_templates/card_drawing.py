@@ -25,11 +25,14 @@ from dicom_templates.drawing import (
     even,
     font,
 )
+from dicom_templates.film_drawing import draw_film, legend_of
+from inference.findings import FilmLook
 
 NOT_SCORED: Final = "NOT SCORED"
 REASON: Final = "Reason"
 FOUND: Final = "Found: "
 REMEDY: Final = "What to do: "
+EVIDENCE: Final = "Evidence: "
 MORE: Final = "Further reasons, in the report: "
 FOOTER: Final = "Software "  # the line with which the caption band at the bottom begins
 
@@ -37,6 +40,7 @@ WIDTH: Final = 960
 FILM: Final = (300, 330)  # the most that the picture of the film takes, columns and rows
 _FILM_TITLE: Final = "The film"
 _TITLE: Final = 28  # rows
+_LEGEND: Final = 20  # rows, each line of the film's legend
 _EDGE: Final = 20  # rows free above and below the text
 _GAP: Final = 24  # columns between text and film, sign and heading
 _MIN_BODY: Final = 230  # rows, so that a card without a film is not a strip
@@ -61,10 +65,12 @@ class _Block:
         return self.space + len(self.lines) * round(self.size * _LEADING)
 
 
-def draw_card(lines: Sequence[str], rendering: npt.NDArray[np.uint8] | None = None) -> Rgb:
-    """Draw a caption (`card.card_lines`) as a picture (rows, 960, 3); `rendering` is the film as uint8 (rows, columns).
+def draw_card(
+    lines: Sequence[str], rendering: npt.NDArray[np.uint8] | None = None, look: FilmLook | None = None
+) -> Rgb:
+    """Draw a caption (`card.card_lines`) as a picture (rows, 960, 3); no line is cut, a long text makes it higher.
 
-    No line is cut: a long text makes the picture higher.
+    `rendering` is the film as uint8 (rows, columns), `look` what was seen on it and is marked there.
     """
     heading, body, footer = _parts(lines)
     width = WIDTH - 2 * MARGIN - (FILM[0] + _GAP if rendering is not None else 0)
@@ -83,7 +89,7 @@ def draw_card(lines: Sequence[str], rendering: npt.NDArray[np.uint8] | None = No
             pen.text((MARGIN, row), line, font=font(block.size), fill=block.colour)
             row += round(block.size * _LEADING)
     if rendering is not None:
-        _draw_film(canvas, rendering, top + _EDGE)
+        _draw_film(canvas, rendering, look, top + _EDGE)
     pixels = np.asarray(canvas).copy()
     pixels[height - band.shape[0] :] = band
     return pixels
@@ -143,6 +149,8 @@ def _block(line: str, width: int) -> _Block:
         return _Block(wrapped(line, 24, width), 24, INK, 6)
     if line.startswith(REMEDY):
         return _Block(wrapped(line, 24, width), 24, BOX, 10)
+    if line.startswith(EVIDENCE):
+        return _Block(wrapped(line, 19, width), 19, DIM, 14)
     return _Block(wrapped(line, 24, width), 24, INK, 14 if line.startswith(MORE) else 0)
 
 
@@ -182,12 +190,17 @@ def _film_rows(lines: Sequence[str]) -> slice:
     return slice(top, top + FILM[1])
 
 
-def _draw_film(canvas: Image.Image, rendering: npt.NDArray[np.uint8], top: int) -> None:
-    """The whole film in the upper right of the body, under its title."""
+def _draw_film(canvas: Image.Image, rendering: npt.NDArray[np.uint8], look: FilmLook | None, top: int) -> None:
+    """The whole film in the upper right of the body, under its title, and what the marks on it mean."""
     left = WIDTH - MARGIN - FILM[0]
-    ImageDraw.Draw(canvas).text((left, top), _FILM_TITLE, font=font(19), fill=DIM)
-    rows, columns = rendering.shape
-    scale = min(FILM[0] / columns, FILM[1] / rows)
-    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    small = Image.fromarray(rendering).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    canvas.paste(small.convert("RGB"), (left, top + _TITLE))
+    pen = ImageDraw.Draw(canvas)
+    pen.text((left, top), _FILM_TITLE, font=font(19), fill=DIM)
+    legend = legend_of(look) if look is not None else ()
+    room = FILM[1] - _LEGEND * len(legend)
+    film = draw_film(rendering, look, (FILM[0], room))
+    canvas.paste(Image.fromarray(film.pixels), (left, top + _TITLE))
+    row = top + _TITLE + film.pixels.shape[0]
+    for colour, text in legend:
+        pen.rectangle((left, row + 7, left + 13, row + 17), outline=colour, width=2)
+        pen.text((left + 20, row + 2), text, font=font(15), fill=colour)
+        row += _LEGEND

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from dicom_templates import codes
 from dicom_templates.capture import CAPTION_SEPARATOR
-from dicom_templates.card import heading, image_laterality
+from dicom_templates.card import EXPLAINED, heading, image_laterality
 from dicom_templates.card_drawing import FOOTER, FOUND, MORE, NOT_SCORED, REASON, REMEDY, shows
 from dicom_templates.drawing import caption_band
 from dicom_templates.identity import CARD_SERIES, RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK
@@ -29,7 +29,7 @@ _OWN_WORDING = re.compile(
     r"|Kellgren-Lawrence grade [0-4], expected grade [0-4]\.[0-9]{2}, predicted by a model from the image"
     rf"|Model (?=\S+ \S+, bundle)|, bundle [0-9a-f]{{12}}|{re.escape(RESEARCH_MARK)}|{re.escape(SYNTHETIC_MARK)}"
     rf"|^(?:(?:RIGHT|LEFT) KNEE |BOTH KNEES )?{NOT_SCORED}|^There is no AI result for .*$|^{FOOTER}Genu|^{MORE}"
-    rf"|^{REASON}.*$|^{FOUND}|^{REMEDY}.*$",
+    rf"|^{REASON}.*$|^{FOUND}|^{REMEDY}.*$|^{re.escape(EXPLAINED)}$",
     re.MULTILINE,
 )
 # Words of the fixed texts, which reasons are worded with too: a patient of this name tells nothing.
