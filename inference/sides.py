@@ -18,7 +18,7 @@ from inference.findings import Evidence, RefusalCode, Side
 
 SURE = 0.9  # of where the fibula lies; between it and its complement the pixels say nothing
 _CENTRAL = 0.05  # of the film's width: nearer to its middle a knee or a letter lies in neither half
-_APART = 0.2  # of the film's width: farther from its middle a knee lies where one of two would
+_APART = 0.15  # of the film's width: farther from its middle a knee lies where one of two would
 _BETWEEN = 0.15  # of the distance of two knees: nearer to the middle between them a letter belongs to neither
 BOTH: Literal["B"] = "B"
 Stated = Side | Literal["B"] | None
@@ -153,7 +153,7 @@ def _alone(stating: Stating, knee: Shown, letters: Sequence[Letter]) -> list[Pro
     if stated is None and not beside:
         return _unknown(f"The only letter, {side}, may be that of the other leg: it is burned in far from the knee")
     expected = lateral_of(side, columns_to_left=stating.columns_to_left is not False)
-    if not knee.lateral and (stating.side == BOTH or (not beside and _may_be_the_other(knee, expected))):
+    if not knee.lateral and (stating.side == BOTH or (not beside and _may_be_the_other(stating, knee, expected))):
         return _unknown("The knee lies as one of two would, and the pixels do not show on which side its fibula is")
     if stated is None and not knee.lateral and (knee.fibula_right - 0.5) * expected < 0:
         return _unknown(f"Only a burned-in letter, {side}, names a side, and the anatomy rather speaks against it")
@@ -204,9 +204,9 @@ def _is_beside(letter: Letter, knee: Shown) -> bool:
     return not knee.half or (letter.across > 0.5) == (knee.half > 0) or knee.lateral == -knee.half
 
 
-def _may_be_the_other(knee: Shown, expected: int) -> bool:
+def _may_be_the_other(stating: Stating, knee: Shown, expected: int) -> bool:
     """Whether a knee lies in the half in which, of two, the one of the other side would."""
-    return abs(knee.across - 0.5) > _APART and knee.half != expected
+    return abs(knee.across - 0.5) > (_CENTRAL if stating.of_study else _APART) and knee.half != expected
 
 
 def _is_mirrored(stating: Stating, beside: Sequence[Letter]) -> bool:

@@ -43,6 +43,10 @@ def outcome(stating: Stating, knees: tuple[Shown, ...], *letters: Letter) -> tup
     return tuple(proven.side for proven in found)
 
 
+def sides(found: tuple[Proven, ...] | Unproven) -> tuple[Side, ...] | None:
+    return None if isinstance(found, Unproven) else tuple(proven.side for proven in found)
+
+
 def one(fibula: float, across: float = 0.5) -> tuple[Shown]:
     return (Shown(across, fibula),)
 
@@ -319,10 +323,6 @@ statings = st.builds(
     st.frozensets(st.sampled_from(Side)),
     st.booleans(),
 )
-
-
-def sides(found: tuple[Proven, ...] | Unproven) -> tuple[Side, ...] | None:
-    return None if isinstance(found, Unproven) else tuple(proven.side for proven in found)
 
 
 @given(statings, knees, letters)
