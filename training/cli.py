@@ -1,4 +1,4 @@
-"""`genu-train`: dicomize | index | fit | evaluate | export | finder | robustness."""
+"""`genu-train`: dicomize | index | fit | evaluate | export | finder | robustness | acceptance."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.errors import GenuError, UsageError
-from training import finder_cli, robustness_cli
+from training import acceptance_cli, finder_cli, robustness_cli
 
 _console = Console(stderr=True)
 
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, required=True, help="the bundle's folder; replaced when it is there")
     export.set_defaults(run_command=_export)
     finder_cli.add_command(commands)
+    acceptance_cli.add_command(commands)
     robustness_cli.add_command(commands)
     return result
 

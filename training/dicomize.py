@@ -179,12 +179,12 @@ def _limited(rows: list[LabelledImage], limit: int | None) -> list[LabelledImage
 
 
 def read_images(images: Path, wanted: Mapping[str, LabelledImage]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    """Name and 8-bit grey values of the wanted files, from .tar archives in the folder, else from the folder.
+    """Name and 8-bit grey values of the wanted files, from a .tar archive, those in a folder, or the folder.
 
     Raises:
         DataError: one is no image.
     """
-    archives = sorted(images.glob("*.tar"))
+    archives = [images] if images.is_file() else sorted(images.glob("*.tar"))
     for archive in archives:
         with tarfile.open(archive) as tar:
             for member in tar:
