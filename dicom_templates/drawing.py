@@ -65,7 +65,7 @@ def draw_knee(knee: KneeFinding, rendering: npt.NDArray[np.uint8]) -> Drawing:
     view = shown_part(knee.box, rows, columns)
     scale = PANEL / max(view.width, view.height)
     size = (max(1, round(view.width * scale)), max(1, round(view.height * scale)))
-    plain = _cut(rendering, view, size)
+    plain = cut(rendering, view, size)
     overlaid = blend(plain, stretched(knee.saliency, view, size))
     area = max(size[1], MIN_HEIGHT)
     width = even(max(MIN_WIDTH, 2 * size[0] + SIDEBAR + 4 * MARGIN))
@@ -195,7 +195,8 @@ def even(value: int) -> int:
     return value + value % 2
 
 
-def _cut(rendering: npt.NDArray[np.uint8], view: Box, size: tuple[int, int]) -> Rgb:
+def cut(rendering: npt.NDArray[np.uint8], view: Box, size: tuple[int, int]) -> Rgb:
+    """The part of the source that `view` shows, resampled to `size` (width, height)."""
     part = Image.fromarray(rendering).resize(
         size, Image.Resampling.LANCZOS, box=(view.left, view.top, view.right, view.bottom)
     )

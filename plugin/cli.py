@@ -1,4 +1,4 @@
-"""`genu`: listen | orthanc | worker | deliver | score | status | retry | doctor.
+"""`genu`: listen | orthanc | worker | deliver | score | explain | status | retry | doctor.
 
 Parses, calls, and turns errors into exit codes.
 
@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_worker(commands)
     _add_deliver(commands)
     _add_score(commands)
+    _add_explain(commands)
     _add_status(commands)
     _add_retry(commands)
     _add_doctor(commands)
@@ -139,6 +140,26 @@ def _add_score(commands: _Commands) -> None:
     parser.set_defaults(run=_score)
 
 
+def _add_explain(commands: _Commands) -> None:
+    parser = _add(
+        commands, "explain", "write for each image a page and a picture: what was seen, and why it was decided so"
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="DICOM files, or folders of them")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=Path("explained"), help="where to write them (default: explained)"
+    )
+    parser.add_argument("--html", action="store_true", help="pages only (default: both)")
+    parser.add_argument("--png", action="store_true", help="pictures only (default: both)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (bundles are used)")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="DIR", action="append", help="model bundle to score with (default: the shipped)"
+    )
+    parser.add_argument(
+        "--accept-secondary-capture", action="store_true", help="look at Secondary Capture images as well (PS3.3 A.8)"
+    )
+    parser.set_defaults(run=_explain)
+
+
 def _add_status(commands: _Commands) -> None:
     parser = _add(commands, "status", "show studies, outcomes, refusals and what is still to be sent")
     add_settings_options(parser)
@@ -162,7 +183,7 @@ def _add_doctor(commands: _Commands) -> None:
     parser.set_defaults(run=_doctor)
 
 
-# Each command imports what it needs when it runs: `genu --help` is quick, and torch stays out of all but two of them.
+# Each command imports what it needs when it runs: `genu --help` is quick, and torch stays out of all but three of them.
 
 
 def _listen(arguments: argparse.Namespace) -> int:
@@ -193,6 +214,12 @@ def _score(arguments: argparse.Namespace) -> int:
     from plugin.commands.score import score
 
     return score(arguments)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from plugin.commands.explain import explain
+
+    return explain(arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:
