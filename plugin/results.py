@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files as package_files
 from typing import Any
 
-from inference.findings import KneeFinding, Refusal, StudyFindings, StudyStatus
+from inference.findings import Box, FilmLook, KneeFinding, Refusal, SeenKnee, SeenLetter, StudyFindings, StudyStatus
 
 ResultLine = dict[str, Any]
 
@@ -21,6 +21,7 @@ def result_line(findings: StudyFindings, files: Sequence[str] = ()) -> ResultLin
         "status": findings.status.value,
         "knees": [_knee(knee) for knee in findings.knees],
         "refusals": [_refusal(refusal) for refusal in findings.refusals],
+        "looks": [_look(look) for look in findings.looks],
         "files": list(files),
     }
 
@@ -32,6 +33,7 @@ def failed_line(study_instance_uid: str) -> ResultLine:
         "status": StudyStatus.FAILED.value,
         "knees": [],
         "refusals": [],
+        "looks": [],
         "files": [],
     }
 
@@ -59,7 +61,7 @@ def _knee(knee: KneeFinding) -> ResultLine:
     line: ResultLine = {"side": knee.side.value, "source": knee.source.sop_instance_uid, "kl": kl}
     if knee.source.frame is not None:
         line["frame"] = knee.source.frame
-    line["box"] = [round(edge, 2) for edge in (knee.box.left, knee.box.top, knee.box.right, knee.box.bottom)]
+    line["box"] = _box(knee.box)
     if (spacing := knee.spacing) is not None:
         line["spacing"] = {"kind": spacing.kind, "source": spacing.source}
         if spacing.rows_mm is not None and spacing.columns_mm is not None:
@@ -80,3 +82,31 @@ def _refusal(refusal: Refusal) -> ResultLine:
     if refusal.side is not None:
         line["side"] = refusal.side.value
     return line
+
+
+def _look(look: FilmLook) -> ResultLine:
+    """How one image was decided, without pixels; `genu explain` draws the same."""
+    line: ResultLine = {"source": look.source.sop_instance_uid} if look.source.sop_instance_uid else {}
+    line["steps"] = [{"question": step.question, "answer": step.answer, "passed": step.passed} for step in look.steps]
+    return line | {
+        "knees": [_place(knee) for knee in look.knees],
+        "letters": [_letter(letter) for letter in look.letters],
+        "inverted": look.inverted,
+    }
+
+
+def _place(knee: SeenKnee) -> ResultLine:
+    line: ResultLine = {"box": _box(knee.box), "score": round(knee.score, 4)}
+    if knee.side is not None:
+        line["side"] = knee.side.value
+    if knee.code is not None:
+        line["code"] = knee.code.value
+    return line
+
+
+def _letter(letter: SeenLetter) -> ResultLine:
+    return {"side": letter.side.value, "mirrored": letter.mirrored, "box": _box(letter.box)}
+
+
+def _box(box: Box) -> list[float]:
+    return [round(edge, 2) for edge in (box.left, box.top, box.right, box.bottom)]

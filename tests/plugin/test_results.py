@@ -9,15 +9,19 @@ import pytest
 
 from inference.findings import (
     Box,
+    FilmLook,
     KLFinding,
     KneeFinding,
     ModelIdentity,
     Refusal,
     RefusalCode,
     Saliency,
+    SeenKnee,
+    SeenLetter,
     Side,
     SourceImage,
     Spacing,
+    Step,
     StudyFindings,
     StudyStatus,
 )
@@ -39,7 +43,7 @@ def test_a_scored_knee_has_the_keys_of_the_contract() -> None:
     findings = StudyFindings("1.2", knees=(knee(), knee(Side.RIGHT)), refusals=(REFUSAL,), radiographs=2)
     line = result_line(findings, ["2.25.1.dcm", "2.25.2.dcm"])
     VALIDATOR.validate(line)
-    assert list(line) == ["study", "status", "knees", "refusals", "files"]
+    assert list(line) == ["study", "status", "knees", "refusals", "looks", "files"]
     assert line["knees"][0] == line["knees"][0] | {
         "side": "L",
         "source": "1.2.3.4",
@@ -73,6 +77,34 @@ def test_the_pixel_spacing_stands_beside_the_box(spacing: Spacing | None, writte
     line = result_line(StudyFindings("1.2", knees=(replace(knee(), spacing=spacing),), radiographs=1))
     VALIDATOR.validate(line)
     assert line["knees"][0].get("spacing") == written
+
+
+def test_a_look_tells_how_an_image_was_decided_without_its_pixels() -> None:
+    crop, box = np.zeros((224, 224), np.uint8), Box(1.234, 2, 3, 4)
+    look = FilmLook(
+        SOURCE,
+        steps=(Step("View", "frontal."), Step("Left knee", "metal_or_implant: there.", passed=False)),
+        knees=(
+            SeenKnee(box, 0.98765, 0, 0, 0, 0, Side.RIGHT, None, crop),
+            SeenKnee(box, 0.9, 0, 0, 1, 0, Side.LEFT, RefusalCode.METAL),
+            SeenKnee(box, 0.3, 0, 0, 0, 0),
+        ),
+        letters=(SeenLetter(Side.LEFT, True, box),),
+        inverted=True,
+    )
+    unread = FilmLook(SourceImage("", "", "", 0, 0), steps=(Step("Can it be read", "unreadable: no.", passed=False),))
+    line = result_line(StudyFindings("1.2", knees=(knee(),), radiographs=2, looks=(look, unread)))
+    VALIDATOR.validate(line)
+    assert line["looks"][0]["source"] == "1.2.3.4" and "source" not in line["looks"][1]
+    assert [step["passed"] for step in line["looks"][0]["steps"]] == [True, False]
+    edges = [1.23, 2, 3, 4]
+    assert line["looks"][0]["knees"] == [
+        {"box": edges, "score": 0.9877, "side": "R"},
+        {"box": edges, "score": 0.9, "side": "L", "code": "metal_or_implant"},
+        {"box": edges, "score": 0.3},
+    ]
+    assert line["looks"][0]["letters"] == [{"side": "L", "mirrored": True, "box": edges}]
+    assert line["looks"][0]["inverted"] is True and len(encode(line)) < 2000
 
 
 @pytest.mark.parametrize(
@@ -113,7 +145,7 @@ def test_the_schema_is_not_empty_words(wrong: dict[str, object]) -> None:
 
 def test_schema_and_word_list_name_the_same_codes() -> None:
     definitions = schema()["$defs"]
-    assert definitions["refusal"]["properties"]["code"]["enum"] == [code.value for code in RefusalCode]
+    assert definitions["code"]["enum"] == [code.value for code in RefusalCode]
     assert schema()["properties"]["status"]["enum"] == [status.value for status in StudyStatus]
     assert definitions["side"]["enum"] == [side.value for side in Side]
 
