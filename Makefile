@@ -76,10 +76,11 @@ bundle:
 	@$(PYTHON) -m training.cli fit --export $(BUILD)/export --run $(BUILD)/run \
 	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite
 	@mkdir -p $(BUILD)/others/films $(BUILD)/others/mri
-	@cp $(SHARED)/data/dicom/*.dcm $(BUILD)/others/films/
+	@cp $(SHARED)/data/dicom/not_a_knee_* $(SHARED)/data/dicom/knee_mri_[ns]*.dcm $(BUILD)/others/films/
 	@tar -xf $(SHARED)/data/dicom/knee_mri_sag_dess.tar.xz -C $(BUILD)/others/mri
 	@$(PYTHON) -m training.cli finder --run $(BUILD)/run --labels $(SHARED)/data/kl224/labels.csv \
 	    --others $(BUILD)/others/films $(BUILD)/others/mri --work $(BUILD)/finder --out inference/bundles/finder \
+	    --page docs/finder.md \
 	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite
 	@$(PYTHON) -m training.cli evaluate --run $(BUILD)/run
 	@$(PYTHON) -m training.cli export --run $(BUILD)/run --out inference/bundles/kl

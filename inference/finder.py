@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -170,21 +170,23 @@ class Finder:
         return Sightings(tuple(kept), turned, other_view)
 
     def _closer(self, film: Image, rough: Sighting) -> Sighting | None:
-        """Look at one place again, at the same scale for every knee; None when there is no knee after all."""
+        """Look at one place again, as it is and mirrored, at the same scale for every knee; None if it is none."""
         window = rough.size / CLOSE
-        answer = self._answer(torch.from_numpy(prepared(_cut(film, rough.x, rough.y, window)))[None])[0].numpy()
-        near = [
-            place for place in _peaks(answer) if max(abs(place.x - SIZE / 2), abs(place.y - SIZE / 2)) < 0.35 * SIZE
-        ]
-        if not near:
+        square = _cut(film, rough.x, rough.y, window)
+        pair = torch.from_numpy(np.stack([prepared(square), prepared(np.ascontiguousarray(square[:, ::-1]))]))
+        plain, mirrored = self._answer(pair).numpy()
+        found = [_nearest(plain), _mirrored(_nearest(mirrored))]
+        seen = [place for place in found if place is not None]
+        if not seen:
             return None
-        found, scale = near[0], window / SIZE
+        both, scale = _mean(seen), window / SIZE
         return replace(
-            found,
-            x=rough.x + (found.x - SIZE / 2) * scale,
-            y=rough.y + (found.y - SIZE / 2) * scale,
-            size=found.size * scale,
-            score=min(rough.score, found.score),
+            both,
+            x=rough.x + (both.x - SIZE / 2) * scale,
+            y=rough.y + (both.y - SIZE / 2) * scale,
+            size=both.size * scale,
+            # A knee that only one of two looks shows is half a knee.
+            score=min(rough.score, both.score * len(seen) / len(found)),
         )
 
     def _answer(self, squares: torch.Tensor) -> torch.Tensor:
@@ -238,6 +240,23 @@ def _peaks(answer: npt.NDArray[np.float32]) -> list[Sighting]:
     tops = (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8))) & (heat > 0.05)
     places = sorted(zip(*np.nonzero(tops), strict=True), key=lambda place: -heat[place])[:CANDIDATES]
     return _apart([_place(answer, heat, int(row), int(column)) for row, column in places])
+
+
+def _nearest(answer: npt.NDArray[np.float32]) -> Sighting | None:
+    """The surest knee that lies about in the middle of a square."""
+    middle = SIZE / 2
+    return next((p for p in _peaks(answer) if max(abs(p.x - middle), abs(p.y - middle)) < 0.35 * SIZE), None)
+
+
+def _mirrored(place: Sighting | None) -> Sighting | None:
+    """A place of the mirrored square, in the square itself."""
+    if place is None:
+        return None
+    return replace(place, x=SIZE - place.x, tilt=-place.tilt, fibula_right=1 - place.fibula_right)
+
+
+def _mean(places: list[Sighting]) -> Sighting:
+    return Sighting(*(sum(values) / len(places) for values in zip(*map(astuple, places), strict=True)))
 
 
 def _place(answer: npt.NDArray[np.float32], heat: Image, row: int, column: int) -> Sighting:

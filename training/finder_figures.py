@@ -41,7 +41,7 @@ def choose_thresholds(net: FinderNet, crops: Crops, others: Sequence[Image], fil
     of a knee; those of metal, cast, turned films and other views let at most 0.5 % of ordinary knees be refused.
     """
     seen = _look(Finder(net, _NOTHING, ""), crops, others, films, seed)
-    scores = np.asarray([sighting.score for sighting, _ in seen.matched])
+    scores = np.asarray([sighting.score for sighting, _ in seen.matched] or [0.0])
     false = np.asarray(seen.false_elsewhere or [0.0])
     knee = max(float(np.quantile(false, 1 - _MOST_FALSE)) + 0.02, float(np.quantile(scores, 0.002)) / 2)
     return Thresholds(

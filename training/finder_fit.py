@@ -8,12 +8,14 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import timm
@@ -33,6 +35,7 @@ Report = Callable[[dict[str, float]], None]
 
 _WARM_UP = 0.06
 _KEEP = 0.997
+_AHEAD = 4  # batches
 _IMAGENET_CLASSES = 1001  # of the TFLite file
 _PARTS = ("heat", "place", "looks", "view")
 
@@ -75,7 +78,8 @@ def fit_finder(
     done = checkpoints.resume(folder, model, average, optimiser)
     for block in range(done + 1, math.ceil(config.steps / config.block) + 1):
         started = time.monotonic()
-        losses = _run_block(config, block, model, average, optimiser, _films(config, block, crops, others))
+        with closing(_films(config, block, crops, others)) as films:
+            losses = _run_block(config, block, model, average, optimiser, films)
         checkpoints.save(folder, block, model, average, optimiser)
         figures = {"step": min(block * config.block, config.steps), **losses, "seconds": time.monotonic() - started}
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -102,30 +106,28 @@ def loss_parts(answers: torch.Tensor, batch: Batch) -> torch.Tensor:
     return torch.stack([focal, (place * share).sum(), (crossed * share).sum(), film])
 
 
-class _Films(torch.utils.data.IterableDataset[Batch]):
-    """Batches of made films, without end, the same for the same seed and block."""
+def _films(
+    config: FinderConfig, block: int, crops: npt.NDArray[np.uint8], others: Sequence[Image]
+) -> Generator[Batch, None, None]:
+    """Batches of made films without end, the same for the same seed and block; made ahead in one thread."""
+    rng = np.random.default_rng([config.seed, block])
 
-    def __init__(
-        self, crops: npt.NDArray[np.uint8], others: Sequence[Image], seed: Sequence[int], batch_size: int
-    ) -> None:
-        self._crops, self._others, self._seed, self._batch_size = crops, others, list(seed), batch_size
+    def make() -> Batch:
+        samples = [draw_sample(crops, others, rng) for _ in range(config.batch_size)]
+        images = np.stack([prepared(sample.film) for sample in samples])
+        heat, values, weight = (np.stack(part) for part in zip(*map(targets, samples), strict=True))
+        view = np.asarray([sample.other_view for sample in samples], np.float32)
+        parts = [torch.from_numpy(part) for part in (images, heat, values, weight, view)]
+        return parts[0], parts[1], parts[2], parts[3], parts[4]
 
-    def __iter__(self) -> Iterator[Batch]:
-        cv2.setNumThreads(1)
-        rng = np.random.default_rng(self._seed)
+    pool = ThreadPoolExecutor(1)
+    try:
+        ahead = deque(pool.submit(make) for _ in range(_AHEAD))
         while True:
-            samples = [draw_sample(self._crops, self._others, rng) for _ in range(self._batch_size)]
-            images = np.stack([prepared(sample.film) for sample in samples])
-            heat, values, weight = (np.stack(part) for part in zip(*map(targets, samples), strict=True))
-            view = np.asarray([sample.other_view for sample in samples], np.float32)
-            parts = [torch.from_numpy(part) for part in (images, heat, values, weight, view)]
-            yield parts[0], parts[1], parts[2], parts[3], parts[4]
-
-
-def _films(config: FinderConfig, block: int, crops: npt.NDArray[np.uint8], others: Sequence[Image]) -> Iterator[Batch]:
-    films = _Films(crops, others, (config.seed, block), config.batch_size)
-    # One worker: the films of a block are then the same on every machine.
-    return iter(torch.utils.data.DataLoader(films, batch_size=None, num_workers=1, prefetch_factor=4))
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(make))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _run_block(
@@ -164,8 +166,9 @@ def _initial(
         torch.nn.init.constant_(cast(torch.Tensor, model.out.bias)[:ACROSS], -4.0)  # hardly any cell holds a knee
     if initial is not None:
         whole = timm.create_model("mobilenetv2_100", pretrained=False, num_classes=_IMAGENET_CLASSES, pad_type="same")
-        films = _films(config, 0, crops, others)
-        load_into(whole, read_folded(initial), torch.cat([next(films)[0] for _ in range(3)]))
+        with closing(_films(config, 0, crops, others)) as films:
+            images = torch.cat([next(films)[0] for _ in range(3)])
+        load_into(whole, read_folded(initial), images)
         model.body.load_state_dict(whole.state_dict(), strict=False)
     return model
 

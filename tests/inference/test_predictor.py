@@ -49,9 +49,16 @@ def test_bilateral_film_follows_patient_orientation(
     assert (knees[left_half.other].box.left + knees[left_half.other].box.right) / 2 > middle
 
 
-def test_both_knees_in_one_half_have_no_side(predictor: Predictor, tmp_path: Path) -> None:
+def test_both_knees_in_one_half_are_still_beside_each_other(predictor: Predictor, tmp_path: Path) -> None:
     knees = phantom_pixels.bilateral()
     film = np.hstack([knees, np.zeros_like(knees)])
+    ds = phantoms.wrap_dx(film, "B", attributes={"PatientOrientation": ["L", "F"]})
+    found = score(predictor, tmp_path, [ds]).knees
+    assert [knee.side for knee in sorted(found, key=lambda knee: knee.box.left)] == [Side.RIGHT, Side.LEFT]
+
+
+def test_one_knee_above_the_other_has_no_side(predictor: Predictor, tmp_path: Path) -> None:
+    film = np.vstack([phantom_pixels.knee("L"), phantom_pixels.knee("R")])
     ds = phantoms.wrap_dx(film, "B", attributes={"PatientOrientation": ["L", "F"]})
     findings = score(predictor, tmp_path, [ds])
     assert findings.knees == ()
@@ -77,13 +84,18 @@ def both_ways(predictor: Predictor, folder: Path, pixels: np.ndarray, sides: str
     return found
 
 
+def likeness(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
 def test_a_mirrored_right_knee_is_answered_like_the_left_one(predictor: Predictor, tmp_path: Path) -> None:
     """A crop of an asymmetric phantom: canonicalisation makes both inputs equal, each map lies on its own film."""
     left, right = both_ways(predictor, tmp_path, phantom_pixels.knee("L", 336, 336, seed=3)[50:274, 56:280], "LR")
-    assert right.kl.probabilities == pytest.approx(left.kl.probabilities, abs=1e-4)
+    # The two boxes differ by a pixel or so.
+    assert right.kl.probabilities == pytest.approx(left.kl.probabilities, abs=0.05)
     first, second = left.saliency.values, right.saliency.values
-    assert np.allclose(first, second[:, ::-1], atol=1e-3)
-    assert not np.allclose(first, second, atol=0.1)
+    assert likeness(first, second[:, ::-1]) > 0.9
+    assert likeness(first, second) < 0.9
 
 
 def test_a_film_stored_mirrored_is_answered_like_the_plain_one(predictor: Predictor, tmp_path: Path) -> None:
@@ -93,8 +105,8 @@ def test_a_film_stored_mirrored_is_answered_like_the_plain_one(predictor: Predic
         (tmp_path / orientation[0]).mkdir()
         ds = phantoms.wrap_dx(film, "L", attributes={"PatientOrientation": orientation})
         found.append(score(predictor, tmp_path / orientation[0], [ds]).knees[0])
-    assert found[0].kl.probabilities == pytest.approx(found[1].kl.probabilities, abs=1e-4)
-    assert np.allclose(found[0].saliency.values, found[1].saliency.values[:, ::-1], atol=1e-3)
+    assert found[0].kl.probabilities == pytest.approx(found[1].kl.probabilities, abs=0.05)
+    assert likeness(found[0].saliency.values, found[1].saliency.values[:, ::-1]) > 0.9
 
 
 def test_a_mirrored_film_is_cropped_at_the_mirrored_place(predictor: Predictor, tmp_path: Path) -> None:
@@ -104,9 +116,10 @@ def test_a_mirrored_film_is_cropped_at_the_mirrored_place(predictor: Predictor, 
     assert (right.top, right.bottom) == pytest.approx((left.top, left.bottom), abs=0.08 * left.width)
 
 
-def test_a_wrong_side_is_not_the_same_answer(predictor: Predictor, tmp_path: Path) -> None:
-    left, wrong = both_ways(predictor, tmp_path, phantom_pixels.knee("L", 336, 336, seed=3)[50:274, 56:280], "LL")
-    assert np.abs(np.subtract(left.kl.probabilities, wrong.kl.probabilities)).max() > 1e-3
+def test_a_wrong_side_is_no_answer(predictor: Predictor, tmp_path: Path) -> None:
+    findings = score(predictor, tmp_path, [phantoms.wrap_dx(phantom_pixels.knee("L", seed=3), "R")])
+    assert not findings.knees
+    assert [refusal.code for refusal in findings.refusals] == [RefusalCode.SIDE_CONTRADICTORY]
 
 
 def test_monochrome1_is_answered_like_monochrome2(predictor: Predictor, tmp_path: Path) -> None:
