@@ -64,7 +64,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How grey values are stored: bits, their order, window, the part of the range in use, transfer syntax."""
+    """How grey values are stored: bits, their order, the part of the range in use, transfer syntax.
+
+    `window` says whether CR has one; DX For Presentation must, For Processing must not (PS3.3 C.8.11.1).
+    """
 
     bits: int
     monochrome1: bool
@@ -191,7 +194,9 @@ def _store(ds: Dataset, pixels: Image, encoding: Encoding, padding: Mask | None,
         ds.PixelPaddingValue = 0
     if frames > 1:
         ds.NumberOfFrames = frames
-    if encoding.window:  # LINEAR (PS3.3 C.11.2.1.2.1) from low to high
+    if ds.SOPClassUID == DX or (
+        encoding.window and ds.SOPClassUID != DX_PROCESSING
+    ):  # LINEAR (PS3.3 C.11.2.1.2.1) from low to high
         ds.WindowCenter, ds.WindowWidth = (low + high + 1) / 2, high - low + 1
     ds.BurnedInAnnotation, ds.LossyImageCompression = "NO", "00"
     raw = stored.astype("<u1" if encoding.bits <= 8 else "<u2").tobytes() * frames
