@@ -113,6 +113,7 @@ class _Film:
     knees: list[FoundKnee] = field(default_factory=list)
     seen: dict[int, SeenKnee] = field(default_factory=dict)
     said: list[Evidence] = field(default_factory=list)
+    proof: tuple[Evidence, ...] = ()
 
     def decide(self, finder: Finder, markers: MarkerReader) -> None:
         """Ask one question after the other; the first refusal ends it."""
@@ -138,7 +139,7 @@ class _Film:
         """What came of it."""
         look = FilmLook(
             source=self.image.source,
-            evidence=(*self.candidate.evidence, *self.said),
+            evidence=(*self.candidate.evidence, *self.said, *self.proof),
             steps=(*self.candidate.steps, *self.steps),
             knees=tuple(self.seen.values()),
             letters=tuple(self._letter(letter) for letter in self.letters),
@@ -200,6 +201,7 @@ class _Film:
             for number in found:
                 self.seen[number] = replace(self.seen[number], code=sides.code)
             return ()
+        self.proof = tuple(dict.fromkeys(e for proven in sides for e in proven.evidence))
         sources = dict.fromkeys(e.source if e.source != "pixels" else e.value for p in sides for e in p.evidence)
         stated = self.candidate.stating.source
         told = ", ".join(name for name in ([stated] if stated else []) + list(sources) if name)
