@@ -33,6 +33,7 @@ ENLARGED = 2.0  # at most, of smaller films
 PATCH = 32  # pixels of the square that the network sees
 MARGIN = 1.4  # that square over the longer side of a glyph
 SHORTEST, TALLEST = 12, 0.1  # of a letter: pixels at that size, fraction of the film's longer side
+CLEAR = 1.0  # contrast over the deviation of what is around a letter; bone has less
 CLASSES = ("R", "L", "mirrored R", "mirrored L", "T", "other glyph", "nothing")
 RIGHT, LEFT, RIGHT_MIRRORED, LEFT_MIRRORED, TEE, TEXT, NOTHING = range(len(CLASSES))
 FLIPPED = [RIGHT_MIRRORED, LEFT_MIRRORED, RIGHT, LEFT, TEE, TEXT, NOTHING]  # what each class is in mirror writing
@@ -45,13 +46,18 @@ _MOST = 240  # places per film that the network looks at
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where glyphs may be, N of them: `boxes` (N, 4) left, top, right, bottom; whether bright; `patches` (N, 2, P, P).
+    """Where glyphs may be on an `image` (rows, columns), N of them.
 
-    A patch holds the picture, 0 as around the glyph and 1 as the glyph, and which pixels belong to it.
+    `boxes` (N, 4) are left, top, right, bottom; `bright` (N,) whether brighter than around; `levels` (N, 2) how bright
+    it is around them and they are, 0..1; `clear` (N,) how far that is apart, in deviations of what is around.
+    `patches` (N, 2, PATCH, PATCH): the picture, 0 as around the glyph and 1 as the glyph, and which pixels are its own.
     """
 
+    image: Bytes
     boxes: Boxes
     bright: npt.NDArray[np.bool_]
+    levels: Image
+    clear: Image
     patches: Image
 
 
@@ -126,9 +132,8 @@ class MarkerReader:
 
     def read(self, film: Image) -> tuple[Letter, ...]:
         """The side letters on a film (rows, columns) with display values 0..1, bright bone; from left to right."""
-        small = shrunk(film)
-        places = find(small)
-        return letters(places, classified(self.net, places.patches), self.threshold, small.shape)
+        places = find(shrunk(film))
+        return letters(places, classified(self.net, places.patches), self.threshold)
 
 
 def shrunk(film: Image) -> Bytes:
@@ -162,7 +167,7 @@ def find(image: Bytes, tallest: float | None = None) -> Places:
                 boxes.append(box)
                 bright.append(is_bright)
                 patches.append(_cut(padded, over, contour, box))
-    return _places(boxes, bright, patches)
+    return _places(image, boxes, bright, patches)
 
 
 def _outlines(over: Bytes, limit: float) -> list[npt.NDArray[np.int32]]:
@@ -209,10 +214,14 @@ def _cut(
     return np.asarray(picture, np.uint8), np.asarray(there, np.uint8)
 
 
-def _places(boxes: list[tuple[int, int, int, int]], bright: list[bool], cut: list[tuple[Bytes, Bytes]]) -> Places:
+def _places(
+    image: Bytes, boxes: list[tuple[int, int, int, int]], bright: list[bool], cut: list[tuple[Bytes, Bytes]]
+) -> Places:
     """Without those that stand out too little from what is around them, and no more than _MOST."""
     if not boxes:
-        return Places(np.zeros((0, 4), np.int32), np.zeros(0, np.bool_), np.zeros((0, 2, PATCH, PATCH), np.float32))
+        none = np.zeros((0, 2), np.float32)
+        empty = np.zeros((0, 2, PATCH, PATCH), np.float32)
+        return Places(image, np.zeros((0, 4), np.int32), np.zeros(0, np.bool_), none, none[:, 0], empty)
     values = np.asarray(cut, np.float32) / 255
     picture, mask = values[:, 0], values[:, 1]
     near = (mask < 0.02).astype(np.float32)
@@ -229,7 +238,8 @@ def _places(boxes: list[tuple[int, int, int, int]], bright: list[bool], cut: lis
     apart = (glyph - around)[chosen, None, None]
     shown = np.clip((picture[chosen] - around[chosen, None, None]) / apart, -1, 2)
     patches = np.stack([shown, mask[chosen]], axis=1).astype(np.float32)
-    return Places(np.asarray(boxes, np.int32)[chosen], are_bright[chosen], patches)
+    levels = np.stack([around[chosen], glyph[chosen]], axis=1)
+    return Places(image, np.asarray(boxes, np.int32)[chosen], are_bright[chosen], levels, clear[chosen], patches)
 
 
 def log_odds(logs: Image) -> Image:
@@ -239,9 +249,9 @@ def log_odds(logs: Image) -> Image:
     return np.asarray(logs - np.where(logs == best, second, best), np.float32)
 
 
-def letters(places: Places, logs: Image, threshold: float, shape: tuple[int, ...]) -> tuple[Letter, ...]:
-    """The side letters among places on an image of `shape` (rows, columns), from left to right."""
-    rows, columns = shape
+def letters(places: Places, logs: Image, threshold: float) -> tuple[Letter, ...]:
+    """The side letters among places, from left to right; `logs` (N, 7) are their log probabilities."""
+    rows, columns = places.image.shape
     found = []
     for box, kind in markers(places, logs, threshold):
         left, top, right, bottom = (float(value) for value in box)
@@ -261,6 +271,8 @@ def markers(places: Places, logs: Image, threshold: float) -> list[tuple[Boxes, 
         kind, box = int(kinds[place]), places.boxes[place]
         if sure[place] < threshold or kind > LEFT_MIRRORED or box[3] - box[1] < SHORTEST:
             continue
+        if places.clear[place] < CLEAR:
+            continue
         if any(_overlap(box, other[None])[0] > 0.3 for other, _ in found):
             continue
         if _is_a_word(int(place), places, logs, kinds):
@@ -279,7 +291,7 @@ def _is_a_word(place: int, places: Places, logs: Image, kinds: npt.NDArray[np.in
     text &= places.bright == places.bright[place]
     beside = np.flatnonzero(text & _beside(box, boxes, 1.5))
     if not len(beside):
-        return not _runs_on(box, box, boxes)
+        return not _runs_on(box, box, boxes) and not any(_ink(places, place, box, side) for side in (-1, 1))
     mirrored = kind in (RIGHT_MIRRORED, LEFT_MIRRORED)
     tees = [n for n in beside if kinds[n] == TEE and (boxes[n][0] < box[0]) == mirrored]
     if not tees or any(_overlap(boxes[tees[0]], boxes[n][None])[0] < 0.5 for n in beside):
@@ -291,7 +303,8 @@ def _is_a_word(place: int, places: Places, logs: Image, kinds: npt.NDArray[np.in
     if any(_overlap(tee, boxes[n][None])[0] < 0.5 for n in further):
         return False
     both = np.concatenate([np.minimum(box, tee)[:2], np.maximum(box, tee)[2:]])
-    return not _runs_on(box, both, boxes)
+    outwards = -1 if mirrored else 1
+    return not (_runs_on(box, both, boxes) or _ink(places, place, tee, outwards) or _ink(places, place, box, -outwards))
 
 
 def _beside(box: Boxes, boxes: Boxes, reach: float) -> npt.NDArray[np.bool_]:
@@ -316,6 +329,26 @@ def _runs_on(box: Boxes, word: Boxes, boxes: Boxes) -> bool:
     )
     beyond = (boxes[:, 0] < word[0] - 0.35 * height) | (boxes[:, 2] > word[2] + 0.35 * height)
     return bool((inside & beyond & (_height(boxes) < 1.35 * height)).any())
+
+
+def _ink(places: Places, place: int, box: Boxes, side: int) -> bool:
+    """Whether something as bright as the letter stands close to a box on its line, to the left (-1) or right (1).
+
+    What was not found as a glyph may still be one. Rings, frames and bones go on above or beneath the line.
+    """
+    left, top, right, bottom = (int(value) for value in box)
+    height = bottom - top
+    low, high = (right + 1, right + height) if side > 0 else (left - height, left - 1)
+    slack = max(2, round(0.35 * height))
+    window = places.image[max(0, top - slack) : bottom + slack, max(0, low) : max(0, high)]
+    if min(window.shape) < 3:
+        return False
+    middle = float(places.levels[place].mean()) * 255
+    over = (window > middle) if places.bright[place] else (window < middle)
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(over.astype(np.uint8), connectivity=8)
+    rows = window.shape[0]
+    within = (boxes[1:, 1] > 0) & (boxes[1:, 1] + boxes[1:, 3] < rows)
+    return bool((within & (boxes[1:, 3] > 0.4 * height) & (boxes[1:, 4] > 0.02 * height * height)).any())
 
 
 def _overlap(box: Boxes, boxes: Boxes) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,23 +169,19 @@ class Seen:
     glyphs: tuple[Glyph, ...]
     places: Places
     logs: npt.NDArray[np.float32]
-    small: tuple[int, ...]
     shape: tuple[int, ...]
 
 
 def look(net: MarkerNet, film: MarkedFilm) -> Seen:
     """All of a reading that is the same for every threshold."""
-    small = shrunk(film.pixels)
-    places = find(small)
+    places = find(shrunk(film.pixels))
     logs = classified(net, places.patches)
-    return Seen(
-        film.glyphs, Places(places.boxes, places.bright, places.patches[:0]), logs, small.shape, film.pixels.shape
-    )
+    return Seen(film.glyphs, replace(places, patches=places.patches[:0]), logs, film.pixels.shape)
 
 
 def measure(seen: Sequence[Seen], threshold: float) -> Figures:
     """Compare what is read with what was drawn."""
-    judged = [judge(each, letters(each.places, each.logs, threshold, each.small)) for each in seen]
+    judged = [judge(each, letters(each.places, each.logs, threshold)) for each in seen]
     readable = sum(sum(glyph.marks and glyph.readable for glyph in each.glyphs) for each in seen)
     return Figures(readable, sum(read for read, _ in judged), len(seen), sum(bool(wrong) for _, wrong in judged))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inference.findings import Side
-from inference.markers import CLASSES, LEFT, NOTHING, RIGHT, RIGHT_MIRRORED, TEE, TEXT, MarkerReader, Places
+from inference.markers import CLASSES, LEFT, NOTHING, RIGHT, RIGHT_MIRRORED, TEE, TEXT, MarkerReader, find
 from inference.sides import Letter
 from tests import phantom_pixels
 from training import markers
@@ -76,9 +76,9 @@ def test_places_are_labelled_by_what_they_hold() -> None:
 
 
 def test_a_letter_is_wrong_unless_the_film_has_it() -> None:
-    none = Places(np.zeros((0, 4), np.int32), np.zeros(0, bool), np.zeros((0, 2, 32, 32), np.float32))
+    none = find(np.zeros((100, 100), np.uint8))
     glyphs = (Glyph((10, 10, 30, 40), RIGHT, True, True), Glyph((60, 10, 80, 40), LEFT, False, True))
-    seen = markers.Seen(glyphs, none, np.zeros((0, len(CLASSES)), np.float32), (100, 100), (100, 100))
+    seen = markers.Seen(glyphs, none, np.zeros((0, len(CLASSES)), np.float32), (100, 100))
     right = Letter(Side.RIGHT, False, 0.2, 0.25)
     assert markers.judge(seen, [right]) == (1, [])
     for wrong in (
