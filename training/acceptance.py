@@ -72,11 +72,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Judged:
-    """One film: what was to come of it, and what did. `said` are sides and codes of its result."""
+    """One film: what was to come of it, and what did. `said` are sides and codes, `models` name who graded it."""
 
     film: TrueFilm
     outcome: Outcome
     said: str
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,12 @@ def _judged(film: TrueFilm, line: Mapping[str, Any] | None) -> Judged:
     codes = {refusal["code"] for refusal in refusals}
     said = ", ".join([f"scored {knee['side']}" for knee in graded] + [f"refused: {r['code']} ({r['reason']})" for r in
                                                                       refusals])  # fmt: skip
-    return Judged(film, _outcome(film, graded, codes), said)
+    models = frozenset(
+        f"{model['name']} {model['version']} (digest {model['digest'][:12]})"
+        for knee in graded
+        if (model := knee.get("model"))
+    )
+    return Judged(film, _outcome(film, graded, codes), said, models)
 
 
 def _outcome(film: TrueFilm, graded: Sequence[Mapping[str, Any]], codes: set[str]) -> Outcome:

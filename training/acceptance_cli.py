@@ -4,17 +4,15 @@ import argparse
 import csv
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.errors import GenuError, UsageError
+from training.robustness_cli import write_into
 
 if TYPE_CHECKING:
     from training.acceptance import TrueFilm, Verdict
-
-
-class NotAcceptedError(GenuError):
-    """A side was wrong, something that is no frontal knee was graded, or a film has no result."""
 
 
 def add_command(commands: Any) -> None:
@@ -39,6 +37,7 @@ def add_command(commands: Any) -> None:
     run.add_argument(
         "--judge", type=Path, default=None, help="only judge this results.jsonl, with the truth.csv of OUT"
     )
+    run.add_argument("--page", type=Path, default=None, help="Markdown page whose table is written again")
     run.set_defaults(run_command=_acceptance)
 
 
@@ -55,11 +54,13 @@ def _acceptance(options: argparse.Namespace) -> None:
         truth, results = read_truth(options.out / TRUTH), options.judge
     verdict = judge(truth, results)
     _write(verdict, options.out / "verdict.csv")
-    _tell(verdict)
+    print(table := _table(verdict))
+    if options.page is not None:
+        graders = ", ".join(sorted({name for judged in verdict.films for name in judged.models})) or "nothing graded"
+        day = datetime.now().astimezone().date().isoformat()
+        write_into(options.page, f"Measured on {day}; {graders}.\n\n{table}")
     if not verdict.passed:
-        raise NotAcceptedError(
-            "not accepted: a side is wrong, what is no frontal knee was graded, or a result is missing"
-        )
+        raise GenuError("not accepted: a side is wrong, what is no frontal knee was graded, or a result is missing")
 
 
 def _made(options: argparse.Namespace) -> "list[TrueFilm]":
@@ -97,15 +98,15 @@ def _write(verdict: "Verdict", path: Path) -> None:
         writer.writerows((j.film.file, j.film.kind, j.outcome.value, j.film.shows, j.said) for j in verdict.films)
 
 
-def _tell(verdict: "Verdict") -> None:
+def _table(verdict: "Verdict") -> str:
+    """The films by kind and outcome, in Markdown; the films of which something else was expected below."""
     from training.acceptance import Outcome
 
-    print(f"| kind | films | {' | '.join(Outcome)} |")
-    print(f"|---|{'---:|' * (len(Outcome) + 1)}")
+    lines = [f"| kind | films | {' | '.join(Outcome)} |", f"|---|{'---:|' * (len(Outcome) + 1)}"]
     kinds = verdict.of_kinds()
     for kind, counts in kinds.items():
-        print(f"| {kind} | {counts.total()} | {' | '.join(str(counts[outcome] or '') for outcome in Outcome)} |")
+        lines.append(f"| {kind} | {counts.total()} | {' | '.join(str(counts[outcome] or '') for outcome in Outcome)} |")
     sums = [sum(counts[outcome] for counts in kinds.values()) for outcome in Outcome]
-    print(f"| **all** | {sum(sums)} | {' | '.join(map(str, sums))} |")
-    for judged in verdict.unexpected():
-        print(f"{judged.outcome}: {judged.film.file}: {judged.film.shows}; {judged.said}")
+    lines += [f"| **all** | {sum(sums)} | {' | '.join(map(str, sums))} |", ""]
+    lines += [f"- {j.outcome}: `{Path(j.film.file).name}`: {j.film.shows}; {j.said}" for j in verdict.unexpected()]
+    return "\n".join(lines)

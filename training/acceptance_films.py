@@ -26,7 +26,8 @@ from training.filmmaking import Look, Placed, lateral_as_shown, make_film
 Image = npt.NDArray[np.float32]
 
 _INVERTED = "looks_inverted"
-_SMALLEST, _LARGEST = 600, 2500  # of a film's longer side, pixels
+SMALLEST, LARGEST = 600, 2500  # of a film's longer side, pixels
+CROP = (200, 700)  # of a knee's crop, pixels
 _BRIGHTEST = 0.97  # of nine tenths of a joint that is exposed as it should be
 _ATTEMPTS = 10  # to expose it so
 _FONTS = ("DejaVuSans-Bold", "DejaVuSansMono-Bold")
@@ -117,8 +118,8 @@ def single(
         thigh: half a thigh is on the film, too.
         clear: the crop keeps its contrast, so that what is in it stays.
     """
-    size = math.exp(rng.uniform(math.log(200), math.log(700)))
-    long = min(max(size * (rng.uniform(3.0, 4.0) if thigh else rng.uniform(1.9, 3.2)), _SMALLEST), _LARGEST)
+    size = math.exp(rng.uniform(*map(math.log, CROP)))
+    long = min(max(size * (rng.uniform(3.0, 4.0) if thigh else rng.uniform(1.9, 3.2)), SMALLEST), LARGEST)
     columns = max(1.75 * size, long * rng.uniform(0.55, 0.95))
     down = rng.uniform(0.6, 0.7) if thigh else rng.uniform(0.42, 0.58)
     lateral = lateral_as_shown(side) * (-1 if mirrored else 1)
@@ -131,9 +132,9 @@ def bilateral(
     pair: tuple[Image, Image], rng: np.random.Generator, *, mirrored: bool = False, clear: bool = False
 ) -> Picture:
     """A standing film of both knees, (right, left), each as a left knee appears; stored mirrored or not."""
-    size = math.exp(rng.uniform(math.log(210), math.log(700)))
-    columns = int(min(max(size * rng.uniform(2.6, 3.4), _SMALLEST), _LARGEST))
-    rows = int(min(size * rng.uniform(1.6, 2.8), _LARGEST))
+    size = math.exp(rng.uniform(*map(math.log, CROP)))
+    columns = int(min(max(size * rng.uniform(2.6, 3.4), SMALLEST), LARGEST))
+    rows = int(min(size * rng.uniform(1.6, 2.8), LARGEST))
     sides = (Side.LEFT, Side.RIGHT) if mirrored else (Side.RIGHT, Side.LEFT)
     shown, down = [], rng.uniform(0.42, 0.58) * rows
     for share, side in zip((0.26, 0.74), sides, strict=True):
