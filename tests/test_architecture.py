@@ -37,6 +37,7 @@ TORCH_FREE = (
     "plugin.destinations",
     "plugin.dicomweb",
     "plugin.commands.score",
+    "plugin.commands.explain",
     "plugin.deliverer",
     "plugin.cli",
     "plugin.results",

@@ -96,6 +96,8 @@ def test_a_refusal_is_seen_by_rest_and_in_a_report(site: GenuOrthanc) -> None:
     (refusal,) = study["revisions"][0]["result"]["refusals"]
     assert refusal["code"] == "not_a_knee"
     assert refusal["reason"] in study["summary"]
+    (look,) = study["revisions"][0]["result"]["looks"]
+    assert refusal["reason"] in look["steps"][-1]["answer"]
     (report,) = site.reports(chest.StudyInstanceUID)
     assert "R-NOT-KNEE" in str(report)
 

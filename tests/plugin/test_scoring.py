@@ -62,6 +62,8 @@ def test_every_study_has_its_line_and_the_lines_fit_the_schema(scored: tuple[Pat
     } == expected
     assert [refusal["code"] for refusal in by_study[""]["refusals"]] == ["unreadable"]
     assert by_study[phantoms.dx_chest().StudyInstanceUID]["refusals"][0]["code"] == "not_a_knee"
+    (look,) = by_study[phantoms.dx_chest().StudyInstanceUID]["looks"]
+    assert [step["question"] for step in look["steps"] if not step["passed"]] == ["Anatomy"]
     assert list(by_study)[-1] == "", "what belongs to no study comes last"
 
 
