@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
     finder.add_argument("--initial-weights", type=Path, default=None, help="TFLite file of an ImageNet MobileNetV2")
     finder.add_argument("--work", type=Path, required=True, help="folder of checkpoints, log and figures")
     finder.add_argument("--out", type=Path, required=True, help="folder of the finder's files; replaced")
-    finder.add_argument("--steps", type=int, default=3000, help="batches of 16 films (default: 3000)")
+    finder.add_argument("--steps", type=int, default=3200, help="batches of 16 films (default: 3200)")
     finder.add_argument("--films", type=int, default=1000, help="made films to measure on (default: 1000)")
     finder.add_argument("--page", type=Path, default=None, help="Markdown page whose table of figures is written again")
     finder.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")

@@ -44,7 +44,7 @@ _PARTS = ("heat", "place", "looks", "view")
 class FinderConfig:
     """How long and how fast; a block ends with a checkpoint."""
 
-    steps: int = 3000
+    steps: int = 3200
     block: int = 250
     batch_size: int = 16
     learning_rate: float = 1.5e-3
