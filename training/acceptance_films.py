@@ -118,7 +118,7 @@ def single(
         thigh: half a thigh is on the film, too.
         clear: the crop keeps its contrast, so that what is in it stays.
     """
-    size = math.exp(rng.uniform(*map(math.log, CROP)))
+    size = math.exp(rng.uniform(math.log(CROP[0]), math.log(CROP[1])))
     long = min(max(size * (rng.uniform(3.0, 4.0) if thigh else rng.uniform(1.9, 3.2)), SMALLEST), LARGEST)
     columns = max(1.75 * size, long * rng.uniform(0.55, 0.95))
     down = rng.uniform(0.6, 0.7) if thigh else rng.uniform(0.42, 0.58)
@@ -132,7 +132,7 @@ def bilateral(
     pair: tuple[Image, Image], rng: np.random.Generator, *, mirrored: bool = False, clear: bool = False
 ) -> Picture:
     """A standing film of both knees, (right, left), each as a left knee appears; stored mirrored or not."""
-    size = math.exp(rng.uniform(*map(math.log, CROP)))
+    size = math.exp(rng.uniform(math.log(CROP[0]), math.log(CROP[1])))
     columns = int(min(max(size * rng.uniform(2.6, 3.4), SMALLEST), LARGEST))
     rows = int(min(size * rng.uniform(1.6, 2.8), LARGEST))
     sides = (Side.LEFT, Side.RIGHT) if mirrored else (Side.RIGHT, Side.LEFT)
