@@ -1,4 +1,4 @@
-"""`genu-train`: dicomize | index | fit | evaluate | export | finder | robustness | acceptance."""
+"""`genu-train`: dicomize | index | cohort | synth | fit | evaluate | export | finder | robustness | acceptance."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.errors import GenuError, UsageError
-from training import acceptance_cli, finder_cli, robustness_cli
+from training import acceptance_cli, cohort_cli, finder_cli, robustness_cli, synth_cli
 
 _console = Console(stderr=True)
 
@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     finder_cli.add_command(commands)
     acceptance_cli.add_command(commands)
     robustness_cli.add_command(commands)
+    cohort_cli.add_command(commands)
+    synth_cli.add_command(commands)
     return result
 
 

@@ -1,0 +1,206 @@
+"""Inclusion rules as data: read from TOML, applied one after another, every loss counted.
+
+A rule is a name, a sentence, a column of the source's knees and one or more conditions on it; `dropped` says in a few
+words what goes. They are applied in the
+order of the file, as the boxes of a STROBE or CONSORT flow diagram are: what a rule drops is dropped among those that
+the rules before it kept.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from inference.errors import DataError
+
+CONDITIONS = ("one_of", "none_of", "at_least", "at_most", "more_than", "less_than")
+_KEYS = {"name", "sentence", "dropped", "column", "missing", *CONDITIONS}
+_LISTS = ("one_of", "none_of")
+_UNITS = {"patients": "PatientID", "studies": "StudyInstanceUID", "images": "SOPInstanceUID", "knees": "knee"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One inclusion rule: a knee stays when `column` meets every condition.
+
+    `sentence` says what is true of those that stay, `loss` what is of those that go. `conditions` are of CONDITIONS
+    with their values; `keep_missing` says what becomes of a knee whose value is null.
+    """
+
+    name: str
+    sentence: str
+    loss: str
+    column: str
+    conditions: Mapping[str, Any]
+    keep_missing: bool = False
+
+    def expression(self) -> pl.Expr:
+        """True where a knee stays; never null."""
+        column = pl.col(self.column)
+        tests: dict[str, Callable[[Any], pl.Expr]] = {
+            "one_of": column.is_in,
+            "none_of": lambda value: ~column.is_in(value),
+            "at_least": column.ge,
+            "at_most": column.le,
+            "more_than": column.gt,
+            "less_than": column.lt,
+        }
+        met = pl.all_horizontal([tests[kind](value) for kind, value in self.conditions.items()])
+        return met.fill_null(self.keep_missing)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a source: its name, what the flow begins with, parameters, rules in their order."""
+
+    source: str
+    title: str
+    parameters: Mapping[str, Any]
+    rules: tuple[Rule, ...]
+    text: str = field(repr=False)  # the TOML as it was read, for the copy beside the cohort
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many there are of each."""
+
+    patients: int
+    studies: int
+    images: int
+    knees: int
+
+    def less(self, other: "Counts") -> "Counts":
+        """What is gone when `other` is left."""
+        return Counts(*(getattr(self, name) - getattr(other, name) for name in _UNITS))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One box of the flow: what a rule kept and dropped; the first has no loss."""
+
+    name: str
+    sentence: str
+    loss: str
+    kept: Counts
+    dropped: Counts
+
+
+def shipped(source: str) -> Path:
+    """The rules that come with Genu for a source (mrkr, oai_xr, table)."""
+    return Path(str(files("training.cohorts") / f"{source}.toml"))
+
+
+def read_rules(path: Path, source: str, overrides: Mapping[str, Any] | None = None) -> Rules:
+    """Read a TOML file of rules.
+
+    Args:
+        path: the file.
+        source: the source that it must be for.
+        overrides: parameters that replace those of the file.
+
+    Raises:
+        DataError: the file is missing, no TOML, for another source, or a rule is not one; names the rule and the key.
+    """
+    if not path.is_file():
+        raise DataError(f"the rules {path} are missing: leave --rules out for those that come with Genu.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path} is no TOML that can be read ({error}).") from error
+    if content.get("source") != source:
+        raise DataError(f"{path} holds rules for {content.get('source')!r}; this cohort is of {source!r}.")
+    parameters = dict(content.get("parameters", {}))
+    unknown = [name for name in overrides or {} if name not in parameters]
+    if unknown:
+        raise DataError(f"{path} has no parameter {', '.join(unknown)}; it has {', '.join(parameters) or 'none'}.")
+    parameters |= overrides or {}
+    entries = content.get("rule", [])
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: rules are written as [[rule]] tables.")
+    rules = tuple(_rule(path, entry, parameters) for entry in entries)
+    names = [rule.name for rule in rules]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path} has more than one rule of the name {', '.join(twice)}.")
+    return Rules(source, str(content.get("title", source)), parameters, rules, text)
+
+
+def _rule(path: Path, entry: Mapping[str, Any], parameters: Mapping[str, Any]) -> Rule:
+    name = entry.get("name", "without a name")
+    odd = sorted(set(entry) - _KEYS)
+    if odd:
+        raise DataError(f"{path}, rule {name!r}: {', '.join(odd)} is no key of a rule; {', '.join(sorted(_KEYS))} are.")
+    lacking = [key for key in ("name", "sentence", "column") if not isinstance(entry.get(key), str)]
+    if lacking:
+        raise DataError(f"{path}, rule {name!r} lacks {', '.join(lacking)}.")
+    given = {kind: entry[kind] for kind in CONDITIONS if kind in entry}
+    if not given:
+        raise DataError(f"{path}, rule {name!r} has no condition; there are {', '.join(CONDITIONS)}.")
+    conditions = {kind: _value(path, str(name), kind, value, parameters) for kind, value in given.items()}
+    if entry.get("missing", "drop") not in ("drop", "keep"):
+        raise DataError(f"{path}, rule {name!r}: missing is {entry['missing']!r}; it must be drop or keep.")
+    filled = {**parameters, **conditions}
+    sentence = _filled(entry["sentence"], filled)
+    loss = _filled(str(entry.get("dropped", f"not: {sentence}")), filled)
+    return Rule(entry["name"], sentence, loss, entry["column"], conditions, entry.get("missing") == "keep")
+
+
+def _filled(text: str, values: Mapping[str, Any]) -> str:
+    """Text with {names} replaced by their values."""
+    for key, value in values.items():
+        text = text.replace("{" + key + "}", str(value))
+    return text
+
+
+def _value(path: Path, name: str, kind: str, value: Any, parameters: Mapping[str, Any]) -> Any:
+    """The value of a condition; text in place of a number is the name of a parameter."""
+    if kind in _LISTS:
+        if not isinstance(value, list) or not value:
+            raise DataError(f"{path}, rule {name!r}: {kind} is {value!r}; it must be a list of values.")
+        return value
+    if isinstance(value, str):
+        if value not in parameters:
+            raise DataError(f"{path}, rule {name!r}: {kind} names {value!r}, which is no parameter of the file.")
+        value = parameters[value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{path}, rule {name!r}: {kind} is {value!r}; it must be a number or a parameter's name.")
+    return value
+
+
+def apply(knees: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[Step]]:
+    """The knees that every rule keeps, and the flow.
+
+    Args:
+        knees: one row a knee of an image; an image of which no knee is known has one row, whose `knee` is null.
+        rules: applied in their order.
+
+    Raises:
+        DataError: a rule asks for a column that the source has not, or compares it with something of another kind.
+    """
+    steps = [Step("source", rules.title, "", before := count(knees), before.less(before))]
+    for rule in rules.rules:
+        if rule.column not in knees.columns:
+            raise DataError(
+                f"rule {rule.name!r} asks for the column {rule.column!r}; there are {', '.join(sorted(knees.columns))}."
+            )
+        try:
+            knees = knees.filter(rule.expression())
+        except (pl.exceptions.ComputeError, pl.exceptions.InvalidOperationError) as error:
+            kind = knees.schema[rule.column]
+            raise DataError(
+                f"rule {rule.name!r}: the column {rule.column!r} is of {kind}, which {dict(rule.conditions)} is not."
+            ) from error
+        kept = count(knees)
+        steps.append(Step(rule.name, rule.sentence, rule.loss, kept, before.less(kept)))
+        before = kept
+    return knees, steps
+
+
+def count(knees: pl.DataFrame) -> Counts:
+    """Patients, studies, images and knees among these rows."""
+    return Counts(*(knees[column].drop_nulls().n_unique() for column in _UNITS.values()))
