@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.errors import GenuError, UsageError
-from training import acceptance_cli, cohort_cli, finder_cli, robustness_cli, synth_cli
+from training import acceptance_cli, cohort_cli, finder_cli, index_cli, robustness_cli, synth_cli
 
 _console = Console(stderr=True)
 
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="genu-train", description="From labelled knees to a model bundle.")
     commands = result.add_subparsers(dest="command", required=True)
     _dicomize_options(commands)
-    _index_options(commands)
+    index_cli.add_command(commands)
     _fit_options(commands)
     evaluate = commands.add_parser("evaluate", help="figures of a run on patients it has not seen")
     evaluate.add_argument("--run", type=Path, required=True, help="the run's folder")
@@ -62,13 +62,6 @@ def _dicomize_options(commands: Any) -> None:
     dicomize.set_defaults(run_command=_dicomize)
 
 
-def _index_options(commands: Any) -> None:
-    index = commands.add_parser("index", help="index a DICOM export into a Parquet file")
-    index.add_argument("export", type=Path, help="the export's folder")
-    index.add_argument("--out", type=Path, default=None, help="Parquet file (default: EXPORT/index.parquet)")
-    index.set_defaults(run_command=_index)
-
-
 def _fit_options(commands: Any) -> None:
     fit = commands.add_parser("fit", help="fit the networks of a run; goes on where it stopped")
     fit.add_argument("--export", type=Path, required=True, help="the DICOM export")
@@ -87,15 +80,6 @@ def _dicomize(options: argparse.Namespace) -> None:
     with _bar("images wrapped") as (_, advance):
         count = dicomize(options.images, options.labels, options.out, limit=options.limit, progress=advance)
     print(f"{count} images in {options.out}")
-
-
-def _index(options: argparse.Namespace) -> None:
-    from training.index import index_export
-
-    out = options.out or options.export / "index.parquet"
-    with _bar("files indexed") as (_, advance):
-        rows, bad = index_export(options.export, out, progress=lambda done: advance(done, 0))
-    print(f"{rows} files in {out}, {bad} of them unreadable")
 
 
 def _fit(options: argparse.Namespace) -> None:

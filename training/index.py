@@ -1,57 +1,127 @@
 """A DICOM export to a Parquet index, one row an instance: `genu-train index`.
 
-Only headers are read. A file that cannot be read is a row with its reason, never a silent gap. Files that have not
-changed since (path, size, time) keep their rows.
+Only the heads of files are read. A file that cannot be read is a row with its reason, never a silent gap. Files that
+have not changed since (path, size, time) keep their rows. Rows are written as shards beside the index while they are
+made, so that a run that was stopped goes on where it was. See docs/index-of-exports.md.
 """
 
+import errno
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inference.errors import DataError, RefusalError
-from inference.reading import read_instance
+from inference.errors import DataError, ResourceError, UsageError
+from training.index_columns import is_current
+from training.index_remote import RemoteTree
+from training.index_store import Store, locked, unchanged
+from training.index_tree import Entry, entries
+from training.index_worker import watch_parent, write_shard
 
-HEADER = (
-    "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality",
-    "BodyPartExamined", "ViewPosition", "ImageLaterality", "Laterality", "PhotometricInterpretation", "Manufacturer",
-)  # fmt: skip
-SCHEMA = pa.schema(
-    [("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("reason", pa.string())]
-    + [(name, pa.string()) for name in HEADER]
-    + [("TransferSyntaxUID", pa.string()), ("Rows", pa.int32()), ("Columns", pa.int32())]
-)
+Progress = Callable[[int, int], None]
+_LOCAL_CHUNK, _REMOTE_CHUNK = 512, 64
+_ALONE_BELOW = 4 * _LOCAL_CHUNK  # starting processes takes as long as reading so many files
+_REMOTE_WORKERS = 32
 
 
-def index_export(export: Path, out: Path, progress: Callable[[int], None] | None = None) -> tuple[int, int]:
-    """Index every file below `export` into the Parquet file `out`; returns (rows, of them unreadable).
+class IndexSummary(NamedTuple):
+    """What an index holds: rows, how many of them are unreadable files, and how many files were read this time."""
+
+    rows: int
+    unreadable: int
+    read: int
+
+
+def index_export(
+    export: Path | str, out: Path, progress: Progress | None = None, workers: int | None = None
+) -> IndexSummary:
+    """Index every file of `export` (a folder, a zip, a DICOMDIR or a URL) into the Parquet file `out`.
+
+    `progress` is called with files done and files to do. `workers` are processes for local files (default: one a CPU)
+    and threads for a URL (default: 32).
 
     Raises:
-        DataError: the export is not a folder, or holds no file.
+        DataError: there is no such export, it holds no file, `out` is something else, or another run writes it.
+        ResourceError: the disk is full, a store does not answer, or a worker was killed. Run it again: it goes on.
     """
-    if not export.is_dir():
-        raise DataError(f"{export} is not a folder: name the folder that holds the DICOM export.")
-    known = {row["path"]: row for row in pq.read_table(out).to_pylist()} if out.exists() else {}
-    rows: list[dict[str, Any]] = []
-    for entry in _files(export):
-        status = entry.stat()
-        path = str(Path(entry.path).relative_to(export))
-        row = known.get(path)
-        if row is None or (row["size"], row["mtime_ns"]) != (status.st_size, status.st_mtime_ns):
-            row = _row(Path(entry.path)) | {"path": path, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        rows.append(row)
-        if progress is not None:
-            progress(len(rows))
-    if not rows:
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers: there must be 1 or more.")
+    try:
+        return _index(export, out, progress or (lambda _done, _all: None), workers)
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "unknown error")
+        raise ResourceError(f"the index {out} could not be written ({name}): run again, it goes on.") from error
+
+
+def _index(export: Path | str, out: Path, progress: Progress, workers: int | None) -> IndexSummary:
+    remote = RemoteTree(str(export)) if "://" in str(export) else None
+    shards = out.with_name(out.name + ".shards")
+    listed = entries(Path(export), shards) if remote is None else remote.entries()
+    if not listed:
         raise DataError(f"{export} holds no DICOM file: name the folder that holds the export.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), part)
-    part.replace(out)
-    return len(rows), sum(row["reason"] is not None for row in rows)
+    if not shards.exists() and (bad := unchanged(listed, out)) is not None:
+        return IndexSummary(len(listed), bad, 0)
+    with locked(shards):
+        store = Store()
+        store.add_index(out)
+        kept = [path for path in sorted(shards.glob("*.arrow")) if store.add_shard(path)]
+        todo = store.missing(listed)
+        first = int(kept[-1].stem) + 1 if kept else 0
+        for path in _read(todo, shards, first, remote, workers, progress):
+            store.add_shard(path)
+        bad = store.write(listed, out)
+        shutil.rmtree(shards)
+    return IndexSummary(len(listed), bad, len(todo))
+
+
+def _read(
+    todo: Sequence[Entry], shards: Path, first: int, remote: RemoteTree | None, workers: int | None, progress: Progress
+) -> Iterator[Path]:
+    """Read all entries, some at a time; gives every shard when it is whole."""
+    size = _LOCAL_CHUNK if remote is None else _REMOTE_CHUNK
+    chunks = [todo[start : start + size] for start in range(0, len(todo), size)]
+    names = [shards / f"{first + number:08}.arrow" for number in range(len(chunks))]
+    done = 0
+    progress(0, len(todo))
+    workers = workers or (len(os.sched_getaffinity(0)) if remote is None else _REMOTE_WORKERS)
+    if workers == 1 or (remote is None and len(todo) < _ALONE_BELOW):
+        for chunk, name in zip(chunks, names, strict=True):
+            done += write_shard(chunk, name, remote)
+            progress(done, len(todo))
+            yield name
+        return
+    with _pool(min(workers, len(chunks)), remote) as pool:
+        waiting: dict[Future[int], Path] = {
+            pool.submit(write_shard, chunk, name, remote): name for chunk, name in zip(chunks, names, strict=True)
+        }
+        for future in as_completed(waiting):
+            done += future.result()
+            progress(done, len(todo))
+            yield waiting[future]
+
+
+@contextmanager
+def _pool(workers: int, remote: RemoteTree | None) -> Iterator[Executor]:
+    """Threads where the network is waited for, fresh processes where the CPU is; none is left behind."""
+    pool: Executor
+    if remote is not None:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="index")
+    else:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=watch_parent)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise ResourceError("a worker was killed (memory?): run again, it goes on; try fewer --workers.") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def read_index(path: Path) -> list[dict[str, Any]]:
@@ -62,34 +132,11 @@ def read_index(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         raise DataError(f"the index {path} is missing: make it with `genu-train index`.")
-    table = pq.read_table(path)
-    missing = [name for name in SCHEMA.names if name not in table.schema.names]
-    if missing:
-        raise DataError(f"{path} lacks the column(s) {', '.join(missing)}: make it again with `genu-train index`.")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path} is no Parquet file: make the index again with `genu-train index`.") from error
+    if not is_current(table.schema):
+        raise DataError(f"{path} is an index of another version: make it again with `genu-train index`.")
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
-
-
-def _row(path: Path) -> dict[str, Any]:
-    try:
-        instance = read_instance(path)
-    except RefusalError as error:
-        return dict.fromkeys(SCHEMA.names) | {"reason": error.refusal.reason}
-    header = instance.header
-    row: dict[str, Any] = {name: _text(header.get(name)) for name in HEADER}
-    row |= {"TransferSyntaxUID": instance.transfer_syntax_uid, "reason": None}
-    return row | {name: header.get(name) for name in ("Rows", "Columns")}
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
-        elif entry.is_file() and entry.name != "DICOMDIR" and not entry.name.endswith((".csv", ".json", ".parquet")):
-            yield entry

@@ -83,7 +83,7 @@ _PLAIN = (
     "ImagePositionPatient ImageOrientationPatient SliceThickness SpacingBetweenSlices SliceLocation EchoTime "
     "RepetitionTime InversionTime FlipAngle EchoTrainLength EchoNumbers ScanningSequence SequenceVariant ScanOptions "
     "SequenceName PulseSequenceName MRAcquisitionType MagneticFieldStrength"
-).split()
+)
 _SHARED = {
     "SharedPixelSpacing": ("PixelMeasuresSequence", "PixelSpacing"),
     "SharedSliceThickness": ("PixelMeasuresSequence", "SliceThickness"),
@@ -93,7 +93,7 @@ _SHARED = {
 
 
 def _columns() -> Iterator[Column]:
-    for name in _PLAIN:
+    for name in _PLAIN.split():
         yield Column(name, (name,), _kind(name, name))
     for name, keywords in _SHARED.items():
         yield Column(name, ("SharedFunctionalGroupsSequence", *keywords), _kind(name, keywords[-1]))

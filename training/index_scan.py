@@ -8,7 +8,8 @@ So a row from here is the row that the full reader would have given, and every r
 import struct
 from typing import Any, Final
 
-from pydicom.datadict import DicomDictionary, tag_for_keyword
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.datadict import tag_for_keyword
 
 from inference.errors import UnreadableError
 from inference.limits import Limits
@@ -45,7 +46,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = _key(0xFFFEE000), _key(0xFFFEE00D), _key(0xFFF
 _PIXELS = frozenset(map(_key, (0x7FE00008, 0x7FE00009, 0x7FE00010)))
 _SPECIAL_GROUPS = frozenset({0x0000, 0x7FE0, 0xFFFE})
 _SEQUENCES = frozenset(_key(tag) for tag, entry in DicomDictionary.items() if entry[0] == "SQ") | frozenset(
-    _key(group << 16 | 0x2600) for group in range(0x5000, 0x5100)  # of curves, by mask in PS3.6
+    _key(group << 16 | 0x2600)
+    for group in range(0x5000, 0x5100)  # of curves, by mask in PS3.6
 )
 _CHARSET = _keyword_key("SpecificCharacterSet")
 _SYNTAX, _MEDIA_CLASS = _keyword_key("TransferSyntaxUID"), _keyword_key("MediaStorageSOPClassUID")
