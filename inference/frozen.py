@@ -30,6 +30,8 @@ _DESCRIBING = (
     *("config.json", "open_clip_config.json", "preprocessor_config.json"),
     *("vocab.txt", "tokenizer.json", "tokenizer_config.json"),
 )
+# What a configuration could make timm read or fetch by itself.
+_FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 State = dict[str, torch.Tensor]
 
 
@@ -178,8 +180,11 @@ def _read_timm(name: str, known: BackboneEntry, _: Path, settings: Mapping[str, 
     found = str(config["architecture"]).split(".")[0]
     if found != known.architecture:
         raise ValueError(f"config.json is of {found}, not of {known.architecture}")
+    options = dict(config.get("model_args", {}))
+    if _FETCHING & set(options):
+        raise ValueError(f"model_args of config.json may not hold {', '.join(sorted(_FETCHING & set(options)))}")
     classes = int(config.get("num_classes", config.get("pretrained_cfg", {}).get("num_classes", 1000)))
-    trunk: Any = timm.create_model(found, pretrained=False, num_classes=classes, **config.get("model_args", {}))
+    trunk: Any = timm.create_model(found, pretrained=False, num_classes=classes, **options)
     trunk.load_state_dict(state)
     width = int(trunk.head_hidden_size)
     trunk.reset_classifier(0)
@@ -212,6 +217,8 @@ def _read_clip(
     kinds = image.get("timm_proj"), words.get("hf_proj_type"), words.get("hf_pooler_type")
     if kinds != ("linear", "mlp", "cls_last_hidden_state_pooler"):
         raise ValueError(f"towers that end with {kinds} are not known here")
+    if not timm.is_model(image["timm_model_name"]):
+        raise ValueError(f"timm has no network {image['timm_model_name']!r}")
     size, out = int(image["image_size"]), int(model["embed_dim"])
     trunk: Any = timm.create_model(image["timm_model_name"], pretrained=False, num_classes=0, img_size=size)
     trunk.load_state_dict(_part(state, "visual.trunk."))

@@ -1,4 +1,7 @@
-"""`genu-train`: dicomize | index | cohort | synth | fit | evaluate | export | finder | robustness | acceptance."""
+"""`genu-train`: its commands.
+
+dicomize | index | cohort | synth | embed | fit | evaluate | export | finder | robustness | acceptance.
+"""
 
 import argparse
 import json
@@ -11,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.errors import GenuError, UsageError
-from training import acceptance_cli, cohort_cli, finder_cli, index_cli, robustness_cli, synth_cli
+from training import acceptance_cli, cohort_cli, embed_cli, finder_cli, index_cli, robustness_cli, synth_cli
 
 _console = Console(stderr=True)
 
@@ -45,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
     export.add_argument("--out", type=Path, required=True, help="the bundle's folder; replaced when it is there")
     export.set_defaults(run_command=_export)
+    embed_cli.add_command(commands)
     finder_cli.add_command(commands)
     acceptance_cli.add_command(commands)
     robustness_cli.add_command(commands)

@@ -1,0 +1,90 @@
+"""`genu-train embed`: a cohort's knees through a frozen backbone."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_EVERY = 5.0  # seconds between lines of progress
+
+
+def add_command(commands: Any) -> None:
+    """Register the command."""
+    embed = commands.add_parser(
+        "embed", help="embed the knees of a cohort with a frozen backbone; goes on where it stopped"
+    )
+    embed.add_argument("--cohort", type=Path, required=True, help="folder with cohort.parquet")
+    embed.add_argument("--export", type=Path, required=True, help="the DICOM export that the cohort was made of")
+    embed.add_argument(
+        "--backbone",
+        required=True,
+        help="efficientnet_b0, convnext_small, mobilenetv2_100, rad_dino or biomedclip",
+    )
+    embed.add_argument(
+        "--weights",
+        default=None,
+        help="folder with safetensors, the quantised .tflite, or OWNER/NAME[@REVISION] on the hub (default: the usual)",
+    )
+    embed.add_argument("--out", type=Path, required=True, help="folder of the embeddings; also their cache")
+    embed.add_argument(
+        "--features",
+        choices=("pooled", "layers", "patches"),
+        default="pooled",
+        help="besides the pooled vector: means of the last layers, or patch tokens (default: pooled)",
+    )
+    embed.add_argument("--batch", type=int, default=32, help="knees of one forward (default: 32)")
+    embed.add_argument("--workers", type=int, default=2, help="decode processes, 0 for none (default: 2)")
+    embed.add_argument("--device", choices=("cpu", "cuda"), default=None, help="default: a GPU where there is one")
+    embed.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the forward (default: fp32)"
+    )
+    embed.add_argument(
+        "--threads", type=int, default=None, help="torch threads of the forward (default: torch's choice)"
+    )
+    embed.set_defaults(run_command=_embed)
+
+
+def _embed(options: argparse.Namespace) -> None:
+    import torch
+
+    from training.embed import EmbedPlan, embed
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    plan = EmbedPlan(
+        cohort=options.cohort,
+        export=options.export,
+        out=options.out,
+        backbone=options.backbone,
+        weights=options.weights,
+        batch=options.batch,
+        workers=options.workers,
+        device=options.device,
+        precision=options.precision,
+        features=options.features,
+    )
+    report = embed(plan, _Said())
+    if report.torn:
+        print(f"{len(report.torn)} torn shard(s) made again: {', '.join(report.torn)}")
+    rate = report.knees / max(report.seconds, 1e-9)
+    print(
+        f"{report.knees} knees in {report.seconds:.1f} s ({rate:.1f} knees/s): {report.embedded} embedded in "
+        f"{report.batches} batches, {report.cached} there already, {report.failed} in {options.out / 'failures.csv'}"
+    )
+
+
+class _Said:
+    """A line on stderr every few seconds: how many, how quickly, how long still."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, failed: int) -> None:
+        now = time.monotonic()
+        if now - self._last < _EVERY and done < total:
+            return
+        self._last = now
+        rate = done / max(now - self._began, 1e-9)
+        left = (total - done) / max(rate, 1e-9)
+        print(f"{done}/{total} knees, {rate:.1f}/s, {failed} failed, {left:.0f} s left", file=sys.stderr, flush=True)

@@ -1,0 +1,77 @@
+"""Where a backbone's weights come from: a local folder, a repository of the Hugging Face hub, or a quantised TFLite."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import timm
+import torch
+
+from inference.backbones import InputSpec, entry
+from inference.errors import BundleError, DataError
+from inference.frozen import FrozenBackbone, load_frozen, ready, weights_file
+from training.tflite_weights import load_into, read_folded
+
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_FILES = ["*config.json", "vocab.txt", "tokenizer.json", "*.safetensors"]
+_GREY = 128 / 255  # the TFLite network sees (x - 128) / 128 of 8 bits
+
+
+def load_weights(name: str, weights: str | None) -> tuple[FrozenBackbone, str]:
+    """Load a backbone, and what its weights are called.
+
+    Args:
+        name: of the table in inference.backbones.
+        weights: a local folder, a .tflite file (mobilenetv2_100), or OWNER/NAME[@REVISION] on the hub, which is fetched
+            once into the hub's own cache; None for the table's repository.
+
+    Raises:
+        BundleError: unknown name, weights that do not fit, or pickled ones.
+        DataError: nothing of that name is here, and the hub does not answer or has it not.
+    """
+    chosen = weights or entry(name).weights
+    if chosen is None:
+        raise DataError(f"no weights of {name!r} are published under a usual name: give --weights FOLDER.")
+    path = Path(chosen)
+    if path.suffix == ".tflite" and path.is_file():
+        return _tflite(name, path), path.name
+    if path.exists():
+        return load_frozen(name, path), path.resolve().name
+    if not _HUB.fullmatch(chosen):
+        raise DataError(f"there are no weights at {chosen}: give a folder, or OWNER/NAME on the Hugging Face hub.")
+    return load_frozen(name, _fetch(chosen)), chosen
+
+
+def _fetch(chosen: str) -> Path:
+    """A snapshot of a repository, as far as it is needed; pickled weights are never fetched."""
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    repository, _, revision = chosen.partition("@")
+    try:
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=_FILES))
+        if not list(folder.glob("*.safetensors")):
+            pickled = [name for name in list_repo_files(repository, revision=revision or None) if "." in name]
+            weights = [name for name in pickled if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+            # Says how they are converted.
+            weights_file(folder / weights[0] if weights else folder)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"{chosen} could not be fetched from the hub ({type(error).__name__}: {first}): give --weights a local "
+            "folder with its files, or HF_HOME the cache of a machine that has them."
+        ) from error
+    return folder
+
+
+def _tflite(name: str, path: Path) -> FrozenBackbone:
+    """The 8-bit MobileNetV2 of ImageNet as float weights."""
+    if name != "mobilenetv2_100":
+        raise BundleError(f"{path.name} holds a MobileNetV2: it goes with --backbone mobilenetv2_100, not {name}.")
+    trunk = timm.create_model(name, pretrained=False, num_classes=0, pad_type="same")
+    # The answer in evaluation mode is the same whatever images the norms are unfolded around.
+    images = torch.rand((2, 3, 224, 224), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    load_into(trunk, read_folded(path), images)
+    spec = InputSpec(224, (_GREY,) * 3, (_GREY,) * 3)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return ready(FrozenBackbone(name, trunk, None, None, spec, entry(name).features, digest, False))
