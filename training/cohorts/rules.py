@@ -42,8 +42,8 @@ class Rule:
         """True where a knee stays; never null."""
         column = pl.col(self.column)
         tests: dict[str, Callable[[Any], pl.Expr]] = {
-            "one_of": column.is_in,
-            "none_of": lambda value: ~column.is_in(value),
+            "one_of": lambda values: _among(column, values),
+            "none_of": lambda values: ~_among(column, values),
             "at_least": column.ge,
             "at_most": column.le,
             "more_than": column.gt,
@@ -51,6 +51,13 @@ class Rule:
         }
         met = pl.all_horizontal([tests[kind](value) for kind, value in self.conditions.items()])
         return met.fill_null(self.keep_missing)
+
+
+def _among(column: pl.Expr, values: list[Any]) -> pl.Expr:
+    """Numbers are compared as numbers: 2 is among [2.0]."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return column.cast(pl.Float64).is_in([float(value) for value in values])
+    return column.is_in(values)
 
 
 @dataclass(frozen=True)
