@@ -1,4 +1,4 @@
-"""Decode workers: processes started afresh, a bounded number of films ahead, results in the order of the films.
+"""Decode workers: processes started afresh, a bounded number of films ahead. What is known is only hashed.
 
 Processes, never forked: a fork after torch or OpenMP has started threads can hang. Threads were measured as well
 (docs/embeddings.md).
@@ -11,29 +11,32 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
 from inference.errors import ResourceError
-from training.embed_knees import Film, PreparedKnee, read_film
+from training.embed_knees import Film, PreparedKnee, finder, known_film, read_film
 
+_HASHING = 4  # threads
 AHEAD = 4  # films a worker may be ahead of the network
 
 
 def prepared(films: Iterable[Film], workers: int, *, threads: bool = False) -> Iterator[list[PreparedKnee]]:
-    """What came of each film, in order; at most `workers * AHEAD` of them are held.
+    """What came of each film: first of those that are known, then of the others; `workers * AHEAD` are held at most.
 
     Args:
-        films: taken one after another.
+        films: the cohort's.
         workers: how many; 0 reads in this process, without any.
         threads: threads of this process instead of processes, for comparison.
 
     Raises:
         ResourceError: a worker was ended from outside, as for want of memory.
     """
-    if not workers:
-        yield from map(read_film, films)
+    unknown: list[Film] = []
+    yield from _known(films, unknown)
+    if not workers or not unknown:
+        yield from map(read_film, unknown)
         return
     pool: Executor = ThreadPoolExecutor(workers) if threads else _processes(workers)
     waiting: deque[Future[list[PreparedKnee]]] = deque()
     try:
-        for film in films:
+        for film in unknown:
             waiting.append(pool.submit(read_film, film))
             if len(waiting) >= workers * AHEAD:
                 yield waiting.popleft().result()
@@ -46,6 +49,22 @@ def prepared(films: Iterable[Film], workers: int, *, threads: bool = False) -> I
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _known(films: Iterable[Film], unknown: list[Film]) -> Iterator[list[PreparedKnee]]:
+    """Films of which every knee was met before are hashed by threads, which starts no process; the others are added."""
+    met: list[Film] = []
+    for film in films:
+        (met if all(film.known) else unknown).append(film)
+    if not met:
+        return
+    finder()  # by one thread, before several ask for it
+    with ThreadPoolExecutor(_HASHING) as pool:
+        for film, knees in zip(met, pool.map(known_film, met), strict=True):
+            if knees is None:
+                unknown.append(film)
+            else:
+                yield knees
 
 
 def _processes(workers: int) -> ProcessPoolExecutor:

@@ -58,6 +58,11 @@ class Film:
     spec: PreprocessSpec
     known: tuple[frozenset[str], ...]
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.export / self.knees[0].path
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedKnee:
@@ -109,25 +114,33 @@ def films(
         yield Film(export, knees, spec, tuple(known.get(row.knee, frozenset()) for row in knees))
 
 
+def known_film(film: Film) -> list[PreparedKnee] | None:
+    """The knees of a film that need not be read, by the hash of its file alone; None where one of them has to be."""
+    try:
+        sources = _sources(film)
+    except OSError:
+        return None
+    if not all(source in known for source, known in zip(sources, film.known, strict=True)):
+        return None
+    return [PreparedKnee(row, source) for row, source in zip(film.knees, sources, strict=True)]
+
+
 def read_film(film: Film) -> list[PreparedKnee]:
     """Every knee of a film, in the order of its rows.
 
     Raises:
         ResourceError: memory or descriptors are short; BundleError: the shipped finder cannot be used.
     """
-    path = film.export / film.knees[0].path
     try:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        sources = _sources(film)
     except OSError as error:
         reason = f"the file cannot be opened ({error.strerror})."
         return [PreparedKnee(row, "", code=RefusalCode.UNREADABLE, reason=reason) for row in film.knees]
-    sources = [source_digest(content, row, film.spec) for row in film.knees]
     found = [PreparedKnee(row, source) for row, source in zip(film.knees, sources, strict=True)]
     wanted = [n for n, known in enumerate(film.known) if sources[n] not in known]
     for flags in dict.fromkeys(_flags(film.knees[n]) for n in wanted):
         numbers = [n for n in wanted if _flags(film.knees[n]) == flags]
-        crops = _crops(path, [film.knees[n] for n in numbers], film.spec)
+        crops = _crops(film.path, [film.knees[n] for n in numbers], film.spec)
         for number, made in zip(numbers, crops, strict=True):
             found[number] = _prepared(film.knees[number], sources[number], made)
     return found
@@ -144,6 +157,12 @@ def source_digest(content: str, row: KneeRow, spec: PreprocessSpec) -> str:
 def finder() -> Finder:
     """The shipped finder, loaded once in each process. Raises BundleError."""
     return Finder.load()
+
+
+def _sources(film: Film) -> list[str]:
+    with film.path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return [source_digest(content, row, film.spec) for row in film.knees]
 
 
 def _flags(row: KneeRow) -> tuple[bool, bool, bool]:

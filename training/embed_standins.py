@@ -10,13 +10,11 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-import timm
 import torch
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from inference.backbones import BACKBONES, entry
+from inference.backbones import BACKBONES, entry  # before timm: it makes torchvision importable
 from inference.bert import BertShape, TextTower, WordPiece, describe
 
 _CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
@@ -38,6 +36,8 @@ def write_standin(name: str, folder: Path, *, seed: int = 0, full: bool = False)
 
 
 def _timm(name: str, folder: Path, full: bool) -> None:
+    import timm
+
     smaller = {} if full else _SMALLER.get(name, {})
     model = timm.create_model(entry(name).architecture, pretrained=False, num_classes=7, **smaller)
     size = entry(name).input.size if full else 64
@@ -54,6 +54,8 @@ def _timm(name: str, folder: Path, full: bool) -> None:
 
 
 def _dinov2(_: str, folder: Path, full: bool) -> None:
+    from timm.models.vision_transformer import VisionTransformer
+
     size, patch, width, depth, heads = (518, 14, 768, 12, 12) if full else (56, 14, 32, 5, 2)
     model = VisionTransformer(
         img_size=size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=0, init_values=1.0
@@ -98,6 +100,8 @@ def as_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _clip(_: str, folder: Path, full: bool) -> None:
+    import timm
+
     vision, size, out = ("vit_base_patch16_224", 224, 512) if full else ("vit_tiny_patch16_224", 32, 24)
     words = sorted({word for side in "LR" for kl in range(5) for word in _words(describe(side, kl))})
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "##rence", *words]

@@ -4,7 +4,6 @@ import hashlib
 import re
 from pathlib import Path
 
-import timm
 import torch
 
 from inference.backbones import InputSpec, entry
@@ -68,7 +67,7 @@ def _tflite(name: str, path: Path) -> FrozenBackbone:
     """The 8-bit MobileNetV2 of ImageNet as float weights."""
     if name != "mobilenetv2_100":
         raise BundleError(f"{path.name} holds a MobileNetV2: it goes with --backbone mobilenetv2_100, not {name}.")
-    trunk = timm.create_model(name, pretrained=False, num_classes=0, pad_type="same")
+    trunk = entry(name).build()
     # The answer in evaluation mode is the same whatever images the norms are unfolded around.
     images = torch.rand((2, 3, 224, 224), generator=torch.Generator().manual_seed(0)) * 2 - 1
     load_into(trunk, read_folded(path), images)
