@@ -213,13 +213,15 @@ class _Film:
         sighting, box, source = self.sightings.knees[number], self.seen[number].box, self.image.source
         name = "Left knee" if proven.side is Side.LEFT else "Right knee"
         mirrored = (proven.lateral < 0) == (self.spec.canonical_side is Side.LEFT)
-        unfit = unfit_place(box, source.rows, source.columns) or unfit_looks(sighting, finder.thresholds)
-        cut = None
-        if unfit is None:
-            cut = crop(self.values, box, self.spec.crop_size, mirror=mirrored)
-            unfit = unfit_exposure(cut)
-        if unfit is not None or cut is None:
-            code, reason = unfit or (RefusalCode.NO_KNEE_FOUND, "")
+        cut = crop(self.values, box, self.spec.crop_size, mirror=mirrored)
+        # What metal and casts look like is only known of films with shades.
+        unfit = (
+            unfit_place(box, source.rows, source.columns)
+            or unfit_exposure(cut)
+            or unfit_looks(sighting, finder.thresholds)
+        )
+        if unfit is not None:
+            code, reason = unfit
             self._refuse(name, code, reason, proven.side)
             self.seen[number] = replace(self.seen[number], side=proven.side, code=code)
             return

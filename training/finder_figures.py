@@ -16,7 +16,7 @@ Crops = npt.NDArray[np.uint8]
 
 EXTENT = 512  # pixels of the made films
 _NEAR = 0.3  # of the knee's size: what is found farther away is another knee
-_ALMOST = 0.995  # share of knees without metal or cast that must stay below the limits
+_ALMOST = 0.99  # share of knees without metal or cast that must stay below the limits
 _MOST_FALSE = 0.003  # share of films without a knee on which one may be seen
 _NOTHING = Thresholds(0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -38,7 +38,7 @@ def choose_thresholds(net: FinderNet, crops: Crops, others: Sequence[Image], fil
     """Limits from made films of held-back patients.
 
     A knee's limit lets at most 0.3 % of films without a knee show one, and lies no lower than half of the lowest score
-    of a knee; those of metal, cast, turned films and other views let at most 0.5 % of ordinary knees be refused.
+    of a knee; those of metal, cast, turned films and other views let at most 1 % of ordinary knees be refused.
     """
     seen = _look(Finder(net, _NOTHING, ""), crops, others, films, seed)
     scores = np.asarray([sighting.score for sighting, _ in seen.matched] or [0.0])

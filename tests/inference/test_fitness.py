@@ -44,7 +44,7 @@ def test_ordinary_windows_are_well_exposed(crops: list[np.ndarray], gamma: float
     [
         ("white", lambda crop: crop * 2.5 + 0.35),
         ("black", lambda crop: crop - 0.85),
-        ("flat", lambda crop: 0.5 + 0.04 * (crop - 0.5)),
+        ("flat", lambda crop: 0.5 + 0.02 * (crop - 0.5)),
         ("noise", lambda crop: crop + 0.25 * np.random.default_rng(1).standard_normal(crop.shape)),
     ],
 )

@@ -44,19 +44,22 @@ def predictor() -> Predictor:
 
 
 def grades(predictor: Predictor, folder: Path, films: list[tuple[np.ndarray, str]]) -> np.ndarray:
+    """The grades, -1 for a knee that was refused: at most one in a hundred, and none by its side."""
     found = []
     for number, (pixels, side) in enumerate(films):
         path = phantoms.write(phantoms.wrap_dx(pixels, side, identity=str(number)), folder / f"{number}.dcm")
         findings = predictor.score(read_study([path]))
-        assert findings.status is StudyStatus.SCORED, findings.refusals
-        assert findings.knees[0].side == side
-        found.append(findings.knees[0].kl.grade)
+        assert [knee.side for knee in findings.knees] in ([side], [])
+        assert not {refusal.code for refusal in findings.refusals} & {"side_unknown", "side_contradictory"}
+        found.append(findings.knees[0].kl.grade if findings.status is StudyStatus.SCORED else -1)
+    assert found.count(-1) <= max(1, len(found) // 100)
     return np.asarray(found)
 
 
 def test_real_knees_by_way_of_dicom(predictor: Predictor, knees, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     found = grades(predictor, tmp_path, [(pixels, side) for pixels, side, _ in knees])
-    truth = np.asarray([grade for *_, grade in knees])
+    truth = np.asarray([grade for *_, grade in knees])[found >= 0]
+    found = found[found >= 0]
     # The interval of a kappa on 160 knees is about +-0.06.
     assert quadratic_kappa(truth, found) > 0.7
     assert np.mean(truth == found) > 0.52
@@ -69,7 +72,9 @@ def test_a_film_before_equalisation_gets_about_the_same_answer(predictor: Predic
     published = grades(predictor, tmp_path / "published", [(pixels, side) for pixels, side, _ in some])
     films = [((unequalised(pixels.astype(np.float32) / 255) * 255).astype(np.uint8), side) for pixels, side, _ in some]
     found = grades(predictor, tmp_path / "film", films)
-    # Faint crops are now and then not taken as a whole by the knee finder, so a rare larger step is allowed for.
+    both = (found >= 0) & (published >= 0)
+    found, published = found[both], published[both]
+    # Faint crops are now and then cut a little differently, so a rare larger step is allowed for.
     assert np.mean(np.abs(found - published) <= 1) > 0.95
     assert np.mean(np.abs(found - published)) < 0.35
     assert abs(np.mean(found - published)) < 0.25
