@@ -1,4 +1,4 @@
-"""Films of made patients: drawn knees whose grade closes the joint space, and whose effusion fills the recess above.
+"""Films of made patients: a grade narrows the drawn joint space and grows osteophytes, effusion fills the recess above.
 
 Drawn at half size and enlarged, then grain is put on at full size, so that hundreds are made in seconds. Films are
 (rows, columns), 0..1, bright bone, and shown as films are: the patient's right knee at the left.
@@ -16,7 +16,7 @@ from training.synth_plan import Film, KneeTruth
 
 ROWS, COLUMNS = 448, 350  # of one knee; a film of both has twice the columns
 _HALF = (ROWS // 2, COLUMNS // 2)
-_EFFUSION = 0.2  # brightness that a full one adds
+_EFFUSION = 0.2  # brightness that a full one adds; it lies inside of the crop that models see
 
 
 def draw_film(film: Film, knees: dict[str, KneeTruth], rng: np.random.Generator) -> Image:
@@ -26,7 +26,7 @@ def draw_film(film: Film, knees: dict[str, KneeTruth], rng: np.random.Generator)
     elif film.view == "S":
         pixels = axial_knee((ROWS, COLUMNS), rng)
     else:
-        look = replace(Schematic.draw(rng), gap=0.05, patella=0.06, noise=0.0)
+        look = replace(Schematic.draw(rng), gap=0.08, patella=0.06, noise=0.0)
         parts = [_knee(side, knees[side], film, look, rng) for side in ("RL" if film.shows == "B" else film.shows)]
         pixels = exposed(np.ascontiguousarray(np.concatenate(parts, axis=1)), rng, 0.25)
     pixels = pixels[:, ::-1] if film.flipped else pixels
@@ -38,7 +38,10 @@ def _knee(side: str, truth: KneeTruth, film: Film, look: Schematic, rng: np.rand
     narrowing = float(np.clip(truth.kl / 4 + rng.normal(0, 0.04), 0, 1.05))
     drawn = schematic_knee(*_HALF, rng, look, narrowing=narrowing)
     x, y = axes(*_HALF)
-    drawn = drawn + _EFFUSION * truth.effusion * ellipse(x, y, 0.0, -0.58, 0.34, 0.16)
+    drawn = drawn + _EFFUSION * truth.effusion * ellipse(x, y, 0.0, -0.39, 0.34, 0.12)
+    for edge in (-1, 1):  # osteophytes grow at the margins of both compartments
+        size = 0.02 + 0.03 * truth.kl
+        drawn = drawn + 0.3 * look.bone * (truth.kl > 1) * ellipse(x, y, edge * 0.64, 0.1, size, 0.6 * size)
     if film.arthroplasty in (side, "B", "NL"):
         drawn = np.maximum(drawn, _metal())
     shift = np.array([[1, 0, rng.normal(0, 2)], [0, 1, rng.normal(0, 4)]], np.float32)

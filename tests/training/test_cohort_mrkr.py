@@ -17,7 +17,8 @@ from training.synth_tables import FLAGS, HEADERS
 
 DAY = date(2012, 3, 1)
 IMAGE = {
-    "empi_anon": "10000001", "StudyInstanceUID_anon": "1.1", "SeriesInstanceUID_anon": "1.2", "SOPInstanceUID_anon": "1.3",
+    "empi_anon": "10000001", "StudyInstanceUID_anon": "1.1", "SeriesInstanceUID_anon": "1.2",
+    "SOPInstanceUID_anon": "1.3",
     "img_height": "448.0", "img_width": "700.0", "laterality": "B", "view_position": "F", "horizontal_flip": "0",
     "weight_bearing": "1", "inverted": "0", "arthroplasty": "0", "L_KLG_inference": "2.0", "R_KLG_inference": "",
     "SeriesDescription": "KNEE", "StudyDescription": "KNEE", "StudyDate_anon": str(DAY), "age_at_exam": "60.0",
@@ -83,7 +84,8 @@ def days(number: int) -> str:
 def test_a_plain_film_of_both_knees_gives_two_rows_of_the_contract(tables: Tables) -> None:
     knees = tables.cohort().knees.to_dicts()
     shared = {
-        "SOPInstanceUID": "1.3", "path": "1.3.dcm", "PatientID": "10000001", "StudyInstanceUID": "1.1", "StudyDate": DAY,
+        "SOPInstanceUID": "1.3", "path": "1.3.dcm", "PatientID": "10000001", "StudyInstanceUID": "1.1",
+        "StudyDate": DAY,
         "age": 60.0, "sex": "F", "race": "Asian", "bilateral": True, "flipped": False, "inverted": False, "pain": 6.0,
         "days_between": 0,
     }  # fmt: skip

@@ -50,7 +50,7 @@ def scan(path: Path, needed: Sequence[str], separator: str = ",", optional: Sequ
             frame = pl.scan_parquet(path)
         else:
             frame = pl.scan_csv(
-                path, separator=separator, infer_schema=False, quote_char='"' if separator == "," else None
+                path, separator=separator, infer_schema=False, quote_char=None if separator == "|" else '"'
             )
         there = frame.collect_schema().names()
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -137,7 +137,7 @@ def select(source: Source, rules: Rules) -> Cohort:
             raise DataError(f"the rules keep {lacking} knee(s) without {column}: add a rule that drops them.")
     extra = [name for name in ("split",) if name in kept.columns]
     columns = [pl.col(name).cast(kind) for name, kind in COLUMNS.items()]
-    targets = [pl.col(name).cast(pl.Float64) for name in source.targets]
+    targets = [pl.col(name).cast(pl.Float64) for name in source.targets if name not in COLUMNS]
     knees = kept.select(*columns, *targets, pl.col("days_between").cast(pl.Int32), *extra).sort("knee")
     twice = knees.filter(pl.col("knee").is_duplicated())["knee"].n_unique()
     if twice:

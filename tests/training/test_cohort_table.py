@@ -1,0 +1,112 @@
+"""Cohorts from a table of one's own, in CSV, tab-separated text and Parquet."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from inference.errors import DataError
+from training import cli
+from training.cohorts import table
+from training.cohorts.rows import Cohort, select
+from training.cohorts.rules import read_rules, shipped
+
+ROWS: list[dict[str, Any]] = [
+    {"SOPInstanceUID": "1.1", "side": "L", "pain": "4", "kl": "2.0", "age": "61", "sex": "female", "split": "train"},
+    {"SOPInstanceUID": "1.1", "side": "right", "pain": "7", "kl": "", "age": "61", "sex": "F", "split": "train"},
+    {"SOPInstanceUID": "1.2", "side": "R", "pain": "", "kl": "4", "age": "x", "sex": "M", "split": "val"},
+    {"SOPInstanceUID": "1.2", "side": "R", "pain": "", "kl": "4", "age": "x", "sex": "M", "split": "val"},
+    {"SOPInstanceUID": "9.9", "side": "R", "pain": "2", "kl": "1", "age": "50", "sex": "", "split": "val"},
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    names = ("path", "reason", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate")
+    rows = [("a/1", None, "1.1", "1", "p", "20120301"), ("a/2", None, "1.2", "2", "q", None)]
+    pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row").write_parquet(tmp_path / "index.parquet")
+    return tmp_path / "index.parquet"
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    frame = pl.DataFrame(rows, schema={name: pl.String for row in rows for name in row})
+    if path.suffix == ".parquet":
+        frame.write_parquet(path)
+    else:
+        frame.write_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+def cohort(index: Path, rows: list[dict[str, Any]], *targets: str, name: str = "t.csv") -> Cohort:
+    source = table.read(written(index.parent / name, rows), index, index.parent, targets)
+    return select(source, read_rules(shipped("table"), "table"))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.parquet"])
+def test_rows_become_knees(index: Path, name: str) -> None:
+    result = cohort(index, ROWS, name=name)
+    assert [step.kept.knees for step in result.steps] == [4, 3, 3, 2]
+    assert result.targets == ("pain", "kl")
+    left, right = result.knees.to_dicts()
+    assert (left["knee"], left["path"], left["PatientID"], left["sex"], left["age"]) == ("1.1/L", "a/1", "p", "F", 61.0)
+    assert (left["pain"], left["kl"], left["bilateral"], left["split"]) == (4.0, 2, True, "train")
+    assert (right["pain"], right["kl"], str(right["StudyDate"])) == (7.0, None, "2012-03-01")
+
+
+def test_the_first_target_must_be_there_and_is_chosen(index: Path) -> None:
+    result = cohort(index, ROWS, "kl")
+    assert result.knees["knee"].to_list() == ["1.1/L", "1.2/R"]
+    assert result.knees["kl"].to_list() == [2, 4]
+    assert result.knees["bilateral"].to_list() == [True, False]
+
+
+def test_files_stand_for_images_and_b_for_both_knees(index: Path) -> None:
+    rows = [{"file": "./a/1", "side": "B", "womac": "3"}, {"file": "a/none", "side": "L", "womac": "1"}]
+    result = cohort(index, rows, "womac")
+    assert result.knees.select("knee", "womac", "bilateral").rows() == [("1.1/L", 3.0, True), ("1.1/R", 3.0, True)]
+
+
+def test_flags_and_what_the_image_shows_may_be_said(index: Path) -> None:
+    rows = [{"SOPInstanceUID": "1.2", "side": "L", "pain": "1", "laterality": "B", "flipped": "1", "inverted": "yes",
+             "PatientID": "other", "days_between": "-3"}]  # fmt: skip
+    (row,) = cohort(index, rows).knees.to_dicts()
+    assert (row["bilateral"], row["flipped"], row["inverted"], row["PatientID"]) == (True, True, True, "other")
+    assert row["days_between"] == -3
+
+
+def test_rules_may_ask_for_further_columns(index: Path, tmp_path: Path) -> None:
+    rows = [
+        {"SOPInstanceUID": "1.1", "side": side, "pain": "1", "bmi": bmi} for side, bmi in (("L", "31"), ("R", "25"))
+    ]
+    own = tmp_path / "own.toml"
+    rule = '\n[[rule]]\nname = "bmi"\nsentence = "BMI below 30."\ncolumn = "bmi"\nless_than = 30\n'
+    own.write_text(shipped("table").read_text("utf-8") + rule, encoding="utf-8")
+    arguments = ["--tables", str(written(tmp_path / "t.csv", rows)), "--rules", str(own), "--targets", "pain"]
+    export = ["--export", str(tmp_path), "--index", str(index), "--out", str(tmp_path / "out")]
+    assert cli.main(["cohort", "table", *export, *arguments]) == 0
+    assert pl.read_parquet(tmp_path / "out" / "cohort.parquet")["knee"].to_list() == ["1.1/R"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"SOPInstanceUID": "1.1", "side": "up", "pain": "1"}], r"side holds 'UP' \(1 times\)"),
+        ([{"SOPInstanceUID": "1.1", "pain": "1"}], r"lacks the column\(s\) side"),
+        ([{"SOPInstanceUID": "1.1", "side": "L"}], "has no target"),
+        ([{"side": "L", "pain": "1"}], r"lacks the column\(s\) file"),
+        ([{"SOPInstanceUID": "8", "side": "L", "pain": "1"}], "none of the 1 images"),
+        ([{"SOPInstanceUID": "1.1", "side": "L", "pain": p} for p in "12"], "1 knee.s. are in table more than once"),
+        ([{"SOPInstanceUID": "1.1", "side": "L", "pain": ""}], "after 'label' none is left"),
+    ],
+)
+def test_wrong_tables_are_errors(index: Path, rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        cohort(index, rows)
+
+
+def test_missing_files_are_errors(index: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        table.read(tmp_path / "none.csv", index, tmp_path)
+    with pytest.raises(DataError, match="genu-train index"):
+        table.read(written(tmp_path / "t.csv", ROWS), tmp_path / "none.parquet", tmp_path)
