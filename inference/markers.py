@@ -21,44 +21,17 @@ from torch import nn
 
 from inference.errors import BundleError
 from inference.findings import Side
+from inference.glyphs import Boxes, Bytes, Image, Places, find, shrunk
 from inference.sides import Letter
 
-Bytes = npt.NDArray[np.uint8]
-Image = npt.NDArray[np.float32]
-Boxes = npt.NDArray[np.int32]
-
 SHIPPED_MARKERS = Path(__file__).parent / "bundles" / "markers"
-LONGER = 1024  # pixels of the longer side at which letters are looked for
-ENLARGED = 2.0  # at most, of smaller films
-PATCH = 32  # pixels of the square that the network sees
-MARGIN = 1.4  # that square over the longer side of a glyph
-SHORTEST, TALLEST = 12, 0.1  # of a letter: pixels at that size, fraction of the film's longer side
+SHORTEST = 12  # pixels of a letter's height, at the size at which letters are looked for
 CLEAR = 1.0  # contrast over the deviation of what is around a letter; bone has less
+LINE, LINES = 0.07, 20  # of a letter's height: thinner strokes are lines, if it is at least so many pixels high
 CLASSES = ("R", "L", "mirrored R", "mirrored L", "T", "other glyph", "nothing")
 RIGHT, LEFT, RIGHT_MIRRORED, LEFT_MIRRORED, TEE, TEXT, NOTHING = range(len(CLASSES))
 FLIPPED = [RIGHT_MIRRORED, LEFT_MIRRORED, RIGHT, LEFT, TEE, TEXT, NOTHING]  # what each class is in mirror writing
-_STROKE = 25  # pixels: structures wider than this are no strokes
-_BRIGHT_LEVELS, _DARK_LEVELS = (12, 26, 56, 110), (60,)
-_PAD = 96
 _MAYBE = -3.5  # log probability from which on a place is looked at twice
-_MOST = 240  # places per film that the network looks at
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Where glyphs may be on an `image` (rows, columns), N of them.
-
-    `boxes` (N, 4) are left, top, right, bottom; `bright` (N,) whether brighter than around; `levels` (N, 2) how bright
-    it is around them and they are, 0..1; `clear` (N,) how far that is apart, in deviations of what is around.
-    `patches` (N, 2, PATCH, PATCH): the picture, 0 as around the glyph and 1 as the glyph, and which pixels are its own.
-    """
-
-    image: Bytes
-    boxes: Boxes
-    bright: npt.NDArray[np.bool_]
-    levels: Image
-    clear: Image
-    patches: Image
 
 
 class MarkerNet(nn.Module):
@@ -136,112 +109,6 @@ class MarkerReader:
         return letters(places, classified(self.net, places.patches), self.threshold)
 
 
-def shrunk(film: Image) -> Bytes:
-    """The film as bytes, its longer side LONGER pixels; smaller films are enlarged, at most ENLARGED times."""
-    rows, columns = film.shape
-    scale = min(LONGER / max(rows, columns), ENLARGED)
-    shape = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    values = np.nan_to_num(cv2.resize(film, shape, interpolation=method), nan=0.0)
-    return np.asarray(np.clip(values, 0, 1) * 255 + 0.5, np.uint8)
-
-
-def find(image: Bytes, tallest: float | None = None) -> Places:
-    """Places on an image (rows, columns) that may be glyphs; `tallest` pixels, or TALLEST of its longer side."""
-    limit = max(64.0, TALLEST * max(image.shape)) if tallest is None else tallest
-    kernel = np.ones((_STROKE, _STROKE), np.uint8)
-    padded = np.asarray(cv2.copyMakeBorder(image, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_REPLICATE), np.uint8)
-    boxes: list[tuple[int, int, int, int]] = []
-    seen: set[tuple[int, ...]] = set()
-    patches: list[tuple[Bytes, Bytes]] = []
-    bright: list[bool] = []
-    for is_bright, levels in ((True, _BRIGHT_LEVELS), (False, _DARK_LEVELS)):
-        hat = cv2.morphologyEx(image, cv2.MORPH_TOPHAT if is_bright else cv2.MORPH_BLACKHAT, kernel)
-        for level in reversed(levels):
-            over = np.asarray(cv2.threshold(hat, level, 255, cv2.THRESH_BINARY)[1], np.uint8)
-            for contour in _outlines(over, limit):
-                box = _box(contour)
-                if (near := _roughly(box)) in seen:
-                    continue
-                seen.add(near)
-                boxes.append(box)
-                bright.append(is_bright)
-                patches.append(_cut(padded, over, contour, box))
-    return _places(image, boxes, bright, patches)
-
-
-def _outlines(over: Bytes, limit: float) -> list[npt.NDArray[np.int32]]:
-    """The outlines of what is connected and neither too large, too small, too long nor too thin."""
-    contours, tree = cv2.findContours(over, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    kept = []
-    for contour, (_, _, _, parent) in zip(contours, tree[0] if tree is not None else (), strict=True):
-        if parent >= 0 or len(contour) < 12:
-            continue
-        _, _, width, height = cv2.boundingRect(contour)
-        if 5 <= height <= 1.2 * limit and 2 <= width <= 6 * limit and width <= 8 * height:
-            kept.append(np.asarray(contour, np.int32))
-    return kept
-
-
-def _box(contour: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:
-    left, top, width, height = cv2.boundingRect(contour)
-    return left, top, left + width, top + height
-
-
-def _roughly(box: tuple[int, int, int, int]) -> tuple[int, ...]:
-    """Equal for most boxes that differ by a pixel or two: the same glyph at two levels."""
-    left, top, right, bottom = box
-    return (left + right) // 5, (top + bottom) // 5, (right - left) // 3, (bottom - top) // 3
-
-
-def _cut(
-    padded: Bytes, over: Bytes, contour: npt.NDArray[np.int32], box: tuple[int, int, int, int]
-) -> tuple[Bytes, Bytes]:
-    """The picture around a glyph, and which of its pixels belong to it, both (PATCH, PATCH)."""
-    left, top, right, bottom = box
-    half = max(2, round(MARGIN * min(max(right - left, bottom - top), 1.9 * _PAD / MARGIN) / 2))
-    x, y = (left + right) // 2, (top + bottom) // 2
-    window = padded[y - half + _PAD : y + half + _PAD, x - half + _PAD : x + half + _PAD]
-    mask = np.zeros((2 * half, 2 * half), np.uint8)
-    cv2.drawContours(mask, [contour], 0, 255, cv2.FILLED, offset=(half - x, half - y))
-    rows, columns = over.shape
-    low_y, low_x, high_y, high_x = max(0, y - half), max(0, x - half), min(rows, y + half), min(columns, x + half)
-    inside = mask[low_y - y + half : high_y - y + half, low_x - x + half : high_x - x + half]
-    inside &= over[low_y:high_y, low_x:high_x]
-    size = (PATCH, PATCH)
-    method = cv2.INTER_AREA if 2 * half > PATCH else cv2.INTER_LINEAR
-    picture, there = (cv2.resize(values, size, interpolation=method) for values in (window, mask))
-    return np.asarray(picture, np.uint8), np.asarray(there, np.uint8)
-
-
-def _places(
-    image: Bytes, boxes: list[tuple[int, int, int, int]], bright: list[bool], cut: list[tuple[Bytes, Bytes]]
-) -> Places:
-    """Without those that stand out too little from what is around them, and no more than _MOST."""
-    if not boxes:
-        none = np.zeros((0, 2), np.float32)
-        empty = np.zeros((0, 2, PATCH, PATCH), np.float32)
-        return Places(image, np.zeros((0, 4), np.int32), np.zeros(0, np.bool_), none, none[:, 0], empty)
-    values = np.asarray(cut, np.float32) / 255
-    picture, mask = values[:, 0], values[:, 1]
-    near = (mask < 0.02).astype(np.float32)
-    weight = np.maximum(mask.sum(axis=(1, 2)), 1e-3)
-    glyph = (picture * mask).sum(axis=(1, 2)) / weight
-    counted = np.maximum(near.sum(axis=(1, 2)), 1.0)
-    around = (picture * near).sum(axis=(1, 2)) / counted
-    spread = np.sqrt((((picture - around[:, None, None]) * near) ** 2).sum(axis=(1, 2)) / counted)
-    are_bright = np.asarray(bright, np.bool_)
-    contrast = np.where(are_bright, glyph - around, around - glyph)
-    clear = contrast / (spread + 0.02)
-    chosen = np.flatnonzero((contrast > np.where(are_bright, 0.04, 0.15)) & (clear > 0.8))
-    chosen = chosen[np.argsort(-clear[chosen], kind="stable")][:_MOST]
-    apart = (glyph - around)[chosen, None, None]
-    shown = np.clip((picture[chosen] - around[chosen, None, None]) / apart, -1, 2)
-    patches = np.stack([shown, mask[chosen]], axis=1).astype(np.float32)
-    levels = np.stack([around[chosen], glyph[chosen]], axis=1)
-    return Places(image, np.asarray(boxes, np.int32)[chosen], are_bright[chosen], levels, clear[chosen], patches)
-
-
 def log_odds(logs: Image) -> Image:
     """(N, 7) log probabilities to log-odds: how much surer each class is than the surest of the others."""
     best = logs.max(axis=1, keepdims=True)
@@ -271,7 +138,7 @@ def markers(places: Places, logs: Image, threshold: float) -> list[tuple[Boxes, 
         kind, box = int(kinds[place]), places.boxes[place]
         if sure[place] < threshold or kind > LEFT_MIRRORED or box[3] - box[1] < SHORTEST:
             continue
-        if places.clear[place] < CLEAR:
+        if places.clear[place] < CLEAR or (kind in (LEFT, LEFT_MIRRORED) and _is_lines(places, int(place))):
             continue
         if any(_overlap(box, other[None])[0] > 0.3 for other, _ in found):
             continue
@@ -287,24 +154,26 @@ def _is_a_word(place: int, places: Places, logs: Image, kinds: npt.NDArray[np.in
     rival = (overlap > 0.5) & (kinds <= LEFT_MIRRORED) & (kinds != kind)
     if rival.any():
         return False
-    text = (logs[:, NOTHING] < np.log(0.6)) | (_width(boxes) > 1.6 * _height(boxes))
+    maybe = logs[:, NOTHING] < np.log(0.9)
+    text = (logs[:, NOTHING] < np.log(0.6)) | ((_width(boxes) > 1.6 * _height(boxes)) & maybe)
     text &= places.bright == places.bright[place]
     beside = np.flatnonzero(text & _beside(box, boxes, 1.5))
     if not len(beside):
-        return not _runs_on(box, box, boxes) and not any(_ink(places, place, box, side) for side in (-1, 1))
+        return not _runs_on(box, box, boxes[maybe]) and not any(_ink(places, place, box, side) for side in (-1, 1))
     mirrored = kind in (RIGHT_MIRRORED, LEFT_MIRRORED)
     tees = [n for n in beside if kinds[n] == TEE and (boxes[n][0] < box[0]) == mirrored]
-    if not tees or any(_overlap(boxes[tees[0]], boxes[n][None])[0] < 0.5 for n in beside):
+    if not tees:
         return False
-    tee = boxes[tees[0]]
-    if not 0.6 < (tee[3] - tee[1]) / (box[3] - box[1]) < 1.3:
+    tee = boxes[max(tees, key=lambda n: float(logs[n, TEE]))]
+    height, gap = box[3] - box[1], max(tee[0] - box[2], box[0] - tee[2])
+    if not 0.6 < (tee[3] - tee[1]) / height < 1.3 or gap > 0.5 * height:
         return False
-    further = np.flatnonzero(text & _beside(tee, boxes, 1.5) & (overlap < 0.3))
-    if any(_overlap(tee, boxes[n][None])[0] < 0.5 for n in further):
+    word = np.concatenate([np.minimum(box, tee)[:2], np.maximum(box, tee)[2:]])
+    line = boxes[np.flatnonzero(text & (_beside(box, boxes, 1.5) | _beside(tee, boxes, 1.5)))]
+    if _beyond(word, line, 0.15 * height).any() or _runs_on(box, word, boxes[maybe]):
         return False
-    both = np.concatenate([np.minimum(box, tee)[:2], np.maximum(box, tee)[2:]])
     outwards = -1 if mirrored else 1
-    return not (_runs_on(box, both, boxes) or _ink(places, place, tee, outwards) or _ink(places, place, box, -outwards))
+    return not (_ink(places, place, tee, outwards) or _ink(places, place, box, -outwards))
 
 
 def _beside(box: Boxes, boxes: Boxes, reach: float) -> npt.NDArray[np.bool_]:
@@ -327,8 +196,26 @@ def _runs_on(box: Boxes, word: Boxes, boxes: Boxes) -> bool:
     inside = (
         (boxes[:, 0] <= left + 2) & (boxes[:, 1] <= top + 2) & (boxes[:, 2] >= right - 2) & (boxes[:, 3] >= bottom - 2)
     )
-    beyond = (boxes[:, 0] < word[0] - 0.35 * height) | (boxes[:, 2] > word[2] + 0.35 * height)
-    return bool((inside & beyond & (_height(boxes) < 1.35 * height)).any())
+    return bool((inside & _beyond(word, boxes, 0.35 * height) & (_height(boxes) < 1.35 * height)).any())
+
+
+def _beyond(word: Boxes, boxes: Boxes, slack: float) -> npt.NDArray[np.bool_]:
+    """Which boxes reach further to the left or right than a word."""
+    return np.asarray((boxes[:, 0] < word[0] - slack) | (boxes[:, 2] > word[2] + slack), np.bool_)
+
+
+def _is_lines(places: Places, place: int) -> bool:
+    """Whether an L consists of mere lines, as the corners of rulers and fields do."""
+    left, top, right, bottom = (int(value) for value in places.boxes[place])
+    height, width = bottom - top, right - left
+    area = float(_as_bright(places, place, places.image[top:bottom, left:right]).sum())
+    return height >= LINES and area < LINE * height * (width + height)
+
+
+def _as_bright(places: Places, place: int, window: Bytes) -> Bytes:
+    """1 where it is nearer to the letter's level than to that of its surroundings."""
+    middle = float(places.levels[place].mean()) * 255
+    return np.asarray((window > middle) if places.bright[place] else (window < middle), np.uint8)
 
 
 def _ink(places: Places, place: int, box: Boxes, side: int) -> bool:
@@ -343,12 +230,16 @@ def _ink(places: Places, place: int, box: Boxes, side: int) -> bool:
     window = places.image[max(0, top - slack) : bottom + slack, max(0, low) : max(0, high)]
     if min(window.shape) < 3:
         return False
-    middle = float(places.levels[place].mean()) * 255
-    over = (window > middle) if places.bright[place] else (window < middle)
-    _, _, boxes, _ = cv2.connectedComponentsWithStats(over.astype(np.uint8), connectivity=8)
-    rows = window.shape[0]
-    within = (boxes[1:, 1] > 0) & (boxes[1:, 1] + boxes[1:, 3] < rows)
-    return bool((within & (boxes[1:, 3] > 0.4 * height) & (boxes[1:, 4] > 0.02 * height * height)).any())
+    _, labels, found, _ = cv2.connectedComponentsWithStats(_as_bright(places, place, window), connectivity=8)
+    _, y, wide, high, area = np.asarray(found, np.int32)[1:].T
+    within = (y > 0) & (y + high < window.shape[0])
+    dot = (area > 0.65 * wide * high) & (wide > 0.75 * high) & (high > 0.75 * wide) & (high < 0.7 * height)
+    # A ring comes back to the letter above and beneath it.
+    inner = np.asarray(labels, np.int32)[:, 0 if side > 0 else -1]
+    first, last = top - max(0, top - slack), bottom - max(0, top - slack)
+    ring = np.intersect1d(inner[:first], inner[last:])
+    within &= ~dot & ~np.isin(np.arange(1, len(found)), ring)
+    return bool((within & (high > 0.4 * height) & (area > 0.02 * height * height)).any())
 
 
 def _overlap(box: Boxes, boxes: Boxes) -> npt.NDArray[np.float64]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from inference.findings import Side
-from inference.markers import CLASSES, LEFT, NOTHING, RIGHT, RIGHT_MIRRORED, TEE, TEXT, MarkerReader, find
+from inference.glyphs import find
+from inference.markers import CLASSES, LEFT, NOTHING, RIGHT, RIGHT_MIRRORED, TEE, TEXT, MarkerReader
 from inference.sides import Letter
 from tests import phantom_pixels
 from training import markers
