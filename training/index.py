@@ -69,9 +69,9 @@ def _index(export: Path | str, out: Path, progress: Progress, workers: int | Non
         raise DataError(f"{export} holds no DICOM file: name the folder that holds the export.")
     if not shards.exists() and (bad := unchanged(listed, out)) is not None:
         return IndexSummary(len(listed), bad, 0)
+    store = Store()
+    store.add_index(out)
     with locked(shards):
-        store = Store()
-        store.add_index(out)
         kept = [path for path in sorted(shards.glob("*.arrow")) if store.add_shard(path)]
         todo = store.missing(listed)
         first = int(kept[-1].stem) + 1 if kept else 0
@@ -124,8 +124,8 @@ def _pool(workers: int, remote: RemoteTree | None) -> Iterator[Executor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_index(path: Path) -> list[dict[str, Any]]:
-    """The rows of an index.
+def read_index(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of an index, with all columns or those named.
 
     Raises:
         DataError: the file is missing or not an index of this version.
@@ -133,10 +133,11 @@ def read_index(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise DataError(f"the index {path} is missing: make it with `genu-train index`.")
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path} is no Parquet file: make the index again with `genu-train index`.") from error
-    if not is_current(table.schema):
-        raise DataError(f"{path} is an index of another version: make it again with `genu-train index`.")
-    rows: list[dict[str, Any]] = table.to_pylist()
+    with file:
+        if not is_current(file.schema_arrow):
+            raise DataError(f"{path} is an index of another version: make it again with `genu-train index`.")
+        rows: list[dict[str, Any]] = file.read(columns=None if columns is None else list(columns)).to_pylist()
     return rows

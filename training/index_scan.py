@@ -163,6 +163,7 @@ class _Walk:
 
     def elements(self, pos: int, end: int | None, wanted: Wanted, explicit: bool, depth: int, found: Found) -> int:
         """Walk elements up to `end`, to the item's delimiter, or at depth 0 to the pixels; returns where they end."""
+        # Elements that nobody wants are stepped over: where one ends beyond the data, the next head tells.
         data = self.data
         while end is None or pos < end:
             try:
@@ -191,11 +192,11 @@ class _Walk:
             pos = value + length
             if end is not None and pos > end:
                 raise OddError
-            if pos > len(data):
-                data = self.more(pos)
             if key in wanted:
                 if key in found or (explicit and vr != wanted[key]):
                     raise OddError
+                if pos > len(data):
+                    data = self.more(pos)
                 found[key] = data[value:pos]
             elif vr == b"UN" and key in _SEQUENCES:
                 raise OddError
@@ -212,13 +213,12 @@ class _Walk:
         raise OddError
 
     def _at_end(self, pos: int) -> bool:
-        if len(self.data) >= pos + 8:
-            return False
-        if len(self.data) < self._most:
-            self.data += self._read(len(self.data), _CHUNKS[1])
-        if len(self.data) < pos + 8 and len(self.data) != pos:
+        """Whether the data set ends just here; fetches more of it when it does not."""
+        while len(self.data) < min(pos + 8, self._most) and (part := self._read(len(self.data), _CHUNKS[1])):
+            self.data += part
+        if len(self.data) < pos + 8 and (len(self.data) != pos or pos >= self._most):
             raise OddError
-        return len(self.data) == pos and len(self.data) < self._most
+        return len(self.data) == pos
 
     def _sequence(
         self, key: int, vr: bytes, pos: int, length: int, end: int | None, wanted: Any, explicit: bool, depth: int,

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from inference.errors import DataError
 from training.index_columns import SCHEMA, is_current
-from training.index_tree import Entry
+from training.index_tree import AGAIN, Entry
 
 _KEYS = ["path", "size", "mtime_ns"]
 _BLOCK = 8192
@@ -70,7 +70,11 @@ class Store:
     def missing(self, listed: Sequence[Entry]) -> list[Entry]:
         """The entries that are not known, or have changed."""
         known = self._known.get
-        return [entry for entry in listed if (row := known(entry.path)) is None or row[:2] != entry[1:3]]
+        return [
+            entry
+            for entry in listed
+            if (row := known(entry.path)) is None or row[:2] != entry[1:3] or entry.mtime_ns == AGAIN
+        ]
 
     def write(self, listed: Sequence[Entry], out: Path) -> int:
         """Write the rows of all entries, in their order, as one index; returns how many of them are unreadable."""
@@ -112,6 +116,8 @@ def unchanged(listed: Sequence[Entry], out: Path) -> int | None:
     except (pa.ArrowInvalid, OSError):
         return None
     if not is_current(file.schema_arrow) or file.metadata.num_rows != len(listed):
+        return None
+    if any(entry.mtime_ns == AGAIN for entry in listed):
         return None
     table = file.read(columns=[*_KEYS, "reason"])
     for number, name in enumerate(_KEYS):

@@ -1,6 +1,6 @@
 """`make bench`: all measurements in one run, side by side; with --write they go into docs/performance.md.
 
-python -m tests.bench [--write] [--bundle DIR] [--only receive,pipeline,latency,score,orthanc]
+python -m tests.bench [--write] [--bundle DIR] [--only receive,pipeline,latency,score,index,orthanc]
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from inference.manifest import SHIPPED, Manifest
-from tests.bench import bench_latency, bench_orthanc, bench_pipeline, bench_receive, bench_score
+from tests.bench import bench_index, bench_latency, bench_orthanc, bench_pipeline, bench_receive, bench_score
 from tests.plugin.standin import standin_bundle
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
@@ -51,6 +51,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, str, str], Callable[[Path, Path], Rows
         bench_latency.measure,
     ),
     "score": ("A folder of knees", ("program", "time", "faster by"), bench_score.measure),
+    "index": ("Headers of an export, from the page cache", ("program", "rate", "to dcmread"), bench_index.measure),
     "orthanc": ("An Orthanc with and without Genu", ("what", "measured", "to Orthanc alone"), bench_orthanc.measure),
 }
 

@@ -97,25 +97,6 @@ def test_a_wrong_label_table_is_an_error(tmp_path: Path, text: str, message: str
         read_labels(tmp_path / "labels.csv")
 
 
-def test_index_has_a_row_a_file_and_a_reason_for_the_broken_one(export: Path) -> None:
-    (export / "images" / "broken.dcm").write_bytes(b"no dicom")
-    rows, bad = index_export(export, export / "index.parquet")
-    assert (rows, bad) == (4, 1)
-    (broken,) = [row for row in read_index(export / "index.parquet") if row["reason"] is not None]
-    assert broken["path"] == "images/broken.dcm"
-
-
-def test_unchanged_files_keep_their_rows(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("an unchanged file was read again")
-
-    monkeypatch.setattr("training.index.read_instance", fail)
-    assert index_export(export, export / "index.parquet") == (3, 0)
-    next((export / "images").rglob("*.dcm")).touch()
-    with pytest.raises(AssertionError):
-        index_export(export, export / "index.parquet")
-
-
 def test_right_knees_are_mirrored_and_the_cache_is_used(export: Path, source: Path, tmp_path: Path) -> None:
     index, labels = read_index(export / "index.parquet"), read_label_table(export / "labels.csv")
     spec = PreprocessSpec(crop_size=64, flat_below=0)

@@ -1,0 +1,162 @@
+"""`genu-train index` against a loop over `pydicom.dcmread`, on the same generated files, in turn in one run.
+
+    python -m tests.bench.bench_index --count 20000
+
+The files have headers as equipment writes them: about 150 attributes, sequences, private blocks of which some are
+long, and 128 x 128 pixels of 16 bits. Half are DX and half MR; a quarter is in implicit VR. All of them are in the page
+cache: what is measured is the work, not the disk.
+"""
+
+import argparse
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.datadict import DicomDictionary, keyword_for_tag  # type: ignore[attr-defined]
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from tests.phantoms import DX_PRESENTATION, MR, code, wrap_dx
+from training.index import index_export
+from training.index_columns import COLUMNS
+
+COUNT, ROUNDS = 20_000, 2
+_NUMBER, _PATIENT = "99999999", "PATIENT9999999"
+_VALUES = {
+    **{"CS": "PLAIN_VALUE", "LO": "Some text of an ordinary length", "SH": "Short text", "DS": "12.3456", "IS": "17"},
+    **{"DA": "20240131", "TM": "101112.131415", "UI": "1.2.840.113619.2.30.1.17622955", "US": 3, "AS": "061Y"},
+    **{"PN": "Phantom^Not^A^Person", "FD": 1.5, "UL": 70000, "DT": "20240131101112"},
+}
+
+
+def rich(sop_class: str = DX_PRESENTATION, attributes: int = 150, side: int = 128) -> Dataset:
+    """A film or an MR slice with so many attributes, sequences, private blocks and `side` x `side` pixels."""
+    picture = np.linspace(0, 1, side * side).reshape(side, side)
+    ds = wrap_dx(picture, "L", bits=12, sop_class=sop_class, identity="bench-index")
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.3680043.10.511.9.{_NUMBER}"
+    ds.PatientID = _PATIENT
+    if sop_class == MR:
+        ds.Modality = "MR"
+        ds.ImagePositionPatient, ds.ImageOrientationPatient = [-81.5, -105.25, 77.125], [0, 1, 0, 0, 0, -1]
+        ds.PixelSpacing, ds.EchoTime, ds.ScanningSequence = [0.364583, 0.364583], "4.71", ["SE", "IR"]
+    for name in ("ProcedureCodeSequence", "AnatomicRegionSequence", "RequestedProcedureCodeSequence"):
+        setattr(ds, name, Items([code("72696002", "SCT", "Knee region")]))
+    for name in ("ReferencedStudySequence", "SourceImageSequence", "ReferencedPerformedProcedureStepSequence"):
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, "1.2.840.113619.2.30.1.17622955.1"
+        setattr(ds, name, Items([item, item]))
+    for group in (0x0009, 0x0019, 0x0029, 0x0045):
+        block = ds.private_block(group, f"MAKER {group:04X}", create=True)
+        for element in range(8):
+            block.add_new(element, "LO", f"private value {element}")
+        block.add_new(0x10, "OB", bytes(6000 if group == 0x0029 else 64))
+    _fill(ds, attributes)
+    return ds
+
+
+def _fill(ds: Dataset, attributes: int) -> None:
+    """More attributes of the groups that images use, until there are so many."""
+    ordinary = [tag for tag in sorted(DicomDictionary) if tag >> 16 in (0x08, 0x10, 0x18, 0x20, 0x28, 0x40)]
+    for tag in ordinary[:: len(ordinary) // (3 * attributes) + 1]:
+        vr, retired = DicomDictionary[tag][0], DicomDictionary[tag][3]
+        if len(ds) >= attributes:
+            return
+        if vr in _VALUES and not retired and tag not in ds and "Issuer" not in keyword_for_tag(tag):
+            ds.add_new(tag, vr, _VALUES[vr])
+
+
+def write_files(folder: Path, count: int) -> list[str]:
+    """So many files, 100 to a folder of a patient; only identifiers differ."""
+    kinds = []
+    for sop_class in (DX_PRESENTATION, MR):
+        for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian if sop_class == MR else ExplicitVRLittleEndian):
+            ds = rich(sop_class)
+            ds.file_meta.TransferSyntaxUID = syntax
+            path = folder / "kind.dcm"
+            ds.save_as(path, enforce_file_format=True)
+            kinds.append(path.read_bytes())
+            path.unlink()
+    paths = []
+    for number in range(count):
+        patient = folder / f"{number // 100:05}"
+        if number % 100 == 0:
+            patient.mkdir()
+        path = patient / f"{number:08}.dcm"
+        data = kinds[number % len(kinds)].replace(_NUMBER.encode(), f"{10_000_000 + number}".encode())
+        path.write_bytes(data.replace(_PATIENT.encode(), f"PATIENT{number // 100:07}".encode()))
+        paths.append(str(path))
+    return paths
+
+
+def plain_loop(paths: Sequence[str]) -> None:
+    """What a script without an index does."""
+    for path in paths:
+        pydicom.dcmread(path)
+
+
+def lean_loop(paths: Sequence[str]) -> None:
+    """The same as lean as pydicom offers it: only the index's attributes, and no pixels."""
+    tags = [column.keywords[0] for column in COLUMNS]
+    for path in paths:
+        pydicom.dcmread(path, specific_tags=list(tags), stop_before_pixels=True)
+
+
+def measure(_bundle: Path, scratch: Path, count: int = COUNT) -> list[tuple[str, str, str]]:
+    """Rows: what, files a second, how many times the plain loop."""
+    folder = scratch / "export"
+    folder.mkdir()
+    paths = write_files(folder, count)
+    attributes = sum(1 for _ in pydicom.dcmread(paths[0]).iterall())
+    out = scratch / "index.parquet"
+    contenders: dict[str, Callable[[], object]] = {
+        "a loop over dcmread": lambda: plain_loop(paths),
+        "dcmread, specific_tags, stop_before_pixels": lambda: lean_loop(paths),
+        "genu-train index, 1 process": lambda: index_export(folder, _fresh(out), workers=1),
+        f"genu-train index, {_cpus()} processes": lambda: index_export(folder, _fresh(out), workers=_cpus()),
+        "genu-train index again, nothing changed": lambda: index_export(folder, out),
+        "find with size and time, as many files": lambda: _find(folder),
+    }
+    best: dict[str, float] = {}
+    for _ in range(ROUNDS):  # in turn, so that a passing load falls on all
+        for title, run in contenders.items():
+            began = time.perf_counter()
+            run()
+            best[title] = min(best.get(title, 1e9), time.perf_counter() - began)
+    plain = best["a loop over dcmread"]
+    rows = [(title, f"{count / took:,.0f} files/s", f"{plain / took:.1f}") for title, took in best.items()]
+    size = sum(Path(path).stat().st_size for path in paths[:4]) / 4 / 1024
+    return [(f"{count:,} files of {attributes} attributes and {size:.0f} KiB", "", ""), *rows]
+
+
+def _fresh(out: Path) -> Path:
+    out.unlink(missing_ok=True)
+    return out
+
+
+def _cpus() -> int:
+    return max(2, len(os.sched_getaffinity(0)))
+
+
+def _find(folder: Path) -> None:
+    command = ["find", str(folder), "-type", "f", "-printf", "%s %T@ %p\n"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--count", type=int, default=COUNT, help=f"files (default {COUNT})")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="genu-bench-") as name:
+        for row in measure(Path(), Path(name), options.count):
+            print(f"{row[0]:46} {row[1]:>18} {row[2]:>6}")
+
+
+if __name__ == "__main__":
+    main()
