@@ -129,7 +129,7 @@ def test_the_flow_is_drawn_and_written_the_same_every_time(tmp_path: Path) -> No
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     drawn = (tmp_path / "one" / "flow.svg").read_text("utf-8")
     assert "2 patients · 2 studies · 2 images · 2 knees" in drawn
-    assert "1 patients" in drawn
+    assert "1 patient · 1 study · 1 image · 1 knee" in drawn
     assert "**one**: Within 7 days. | 2 (−1) | 2 (−1)" in (tmp_path / "one" / "flow.md").read_text("utf-8")
 
 

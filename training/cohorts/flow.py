@@ -4,6 +4,7 @@ The picture is drawn as STROBE's flow diagrams are: down the middle what stays, 
 """
 
 import csv
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import astuple, fields
@@ -13,10 +14,12 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
 from training.cohorts.rules import Counts, Step
 
 _UNITS = tuple(entry.name for entry in fields(Counts))
+_SINGLE = ("patient", "study", "image", "knee")
 _KEPT, _DROPPED, _LINE = "#E8F1F8", "#FBEEE4", "#33475B"
 _ROW = 0.98  # inches from box to box
 _WIDTH = 10.5  # inches
@@ -64,12 +67,17 @@ def draw(steps: Sequence[Step], path: Path) -> None:
             _box(axes, (8.1, above), 4.6, lines, _DROPPED, bold=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "genu", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
-        none = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=100, metadata=none)
+        if path.suffix == ".svg":
+            figure.savefig(path, metadata={"Date": None})
+            return
+        figure.savefig(drawn := io.BytesIO(), dpi=100, format="png")
+    with Image.open(drawn) as image:  # a few colours are enough, and a quarter of the size
+        image.convert("RGB").quantize(32, dither=Image.Dither.NONE).save(path)
 
 
 def _counts(counts: Counts) -> str:
-    return " · ".join(f"{getattr(counts, name):,} {name}" for name in _UNITS)
+    pairs = ((getattr(counts, plural), plural, single) for plural, single in zip(_UNITS, _SINGLE, strict=True))
+    return " · ".join(f"{number:,} {single if number == 1 else plural}" for number, plural, single in pairs)
 
 
 def _box(
