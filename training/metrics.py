@@ -13,6 +13,8 @@ GRADES = 5
 
 def quadratic_kappa(truth: Ints, grade: Ints) -> float:
     """Cohen's kappa with quadratic weights over grades 0..4; 0 for a constant prediction."""
+    if len(set(truth.tolist()) | set(grade.tolist())) < 2:
+        return 0.0  # undefined
     return float(cohen_kappa_score(truth, grade, weights="quadratic", labels=list(range(GRADES))))
 
 
