@@ -6,6 +6,7 @@ It runs in processes of their own, and brings neither torch nor a progress bar i
 import errno
 import functools
 import os
+import signal
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ Row = tuple[object, ...]
 
 def watch_parent() -> None:
     """End this process when the one that started it is gone, however it ended; set up once in each worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt of the terminal is the parent's to handle
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

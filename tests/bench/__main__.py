@@ -51,7 +51,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, str, str], Callable[[Path, Path], Rows
         bench_latency.measure,
     ),
     "score": ("A folder of knees", ("program", "time", "faster by"), bench_score.measure),
-    "index": ("Headers of an export, from the page cache", ("program", "rate", "to dcmread"), bench_index.measure),
+    "index": ("Headers of an export, from memory", ("program", "rate", "to dcmread"), bench_index.measure),
     "orthanc": ("An Orthanc with and without Genu", ("what", "measured", "to Orthanc alone"), bench_orthanc.measure),
 }
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -278,3 +279,9 @@ def test_only_the_head_of_a_file_is_read(tmp_path: Path) -> None:
     os.truncate(path, len(data))
     row = row_of(Entry("x", len(data), 7, str(path)), None, DEFAULT_LIMITS)
     assert row[4:] == tuple(by_pydicom(data)[name] for name in NAMES)
+
+
+def test_the_page_names_every_column_in_order() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "index-of-exports.md").read_text(encoding="utf-8")
+    listed = page.partition("All columns in their order:")[2].partition("##")[0]
+    assert re.findall(r"`(\w+)`", listed) == SCHEMA.names
