@@ -16,7 +16,7 @@ PATCH = 32  # pixels of the square that the network sees
 MARGIN = 1.4  # that square over the longer side of a glyph
 TALLEST = 0.1  # of the film's longer side: letters
 _STROKE = 25  # pixels: structures wider than this are no strokes
-_BRIGHT_LEVELS, _DARK_LEVELS = (12, 26, 56, 110), (30, 60)
+_BRIGHT_LEVELS, _DARK_LEVELS = (12, 26, 56, 110), (60,)
 _PAD = 96
 _MOST = 240  # places per film that the network looks at
 
