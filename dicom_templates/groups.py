@@ -110,15 +110,19 @@ def result_sentence(knee: KneeFinding) -> str:
 
 
 def spacing_sentence(spacing: Spacing) -> str:
-    """The size of a pixel in words, with what may be measured with it."""
+    """What the header says of the size of a pixel; millimetres only where they are lengths in the patient."""
     if spacing.kind == "none":
         return f"No pixel spacing{f' ({spacing.source})' if spacing.source else ''}: lengths are not known."
+    if (lengths := spacing.lengths) is not None:
+        return (
+            f"{lengths[0]:.4g} mm (rows) x {lengths[1]:.4g} mm (columns), {spacing.source}: in the patient, at the "
+            "calibrated depth."
+        )
     meaning = {
-        "calibrated": "in the patient, at the calibrated depth",
         "detector": "at the detector, not corrected for magnification; lengths in the patient are smaller",
         "unknown origin": "nothing says whether it is corrected for magnification",
     }[spacing.kind]
-    return f"{spacing.rows_mm:.4g} mm (rows) x {spacing.columns_mm:.4g} mm (columns), {spacing.source}: {meaning}."
+    return f"{spacing.source}: {meaning}, so no lengths are given."
 
 
 def _group(

@@ -110,6 +110,13 @@ class Spacing:
     columns_mm: float | None
     source: str
 
+    @property
+    def lengths(self) -> tuple[float, float] | None:
+        """(rows_mm, columns_mm) where they are lengths in the patient, else None: what is told in millimetres."""
+        if self.kind != "calibrated" or self.rows_mm is None or self.columns_mm is None:
+            return None
+        return self.rows_mm, self.columns_mm
+
 
 @dataclass(frozen=True)
 class Box:

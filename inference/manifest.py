@@ -137,14 +137,15 @@ class Manifest:
             BundleError: the files of the knee finder or of the marker reader, which are named too, are missing.
         """
         device = uuid.uuid5(_NAMESPACE, self.files["weights.safetensors"])
-        backbones = "+".join(member.backbone for member in self.members)
+        networks = "+".join(member.backbone for member in self.members)
+        used = f"networks={networks}; temperature={self.temperature:.4f}; decoder={self.decoder}; {_readers()}"
         return ModelIdentity(
             name=self.name,
             version=self.version,
             task=self.task,
             device_uid=f"2.25.{device.int}",
             digest=self.digest,
-            parameters=f"networks={backbones}; temperature={self.temperature:.4f}; decoder={self.decoder}; {_readers()}",
+            parameters=used,
             synthetic=self.synthetic,
         )
 

@@ -151,9 +151,7 @@ def film_sentences(page: Page) -> Iterator[str]:
     if look.inverted:
         yield "Grey values were inverted, and turned round."
     for spacing in dict.fromkeys(knee.spacing for knee in page.knees if knee.spacing is not None):
-        size = (
-            f"{spacing.columns_mm:.3f} x {spacing.rows_mm:.3f} mm, " if spacing.rows_mm and spacing.columns_mm else ""
-        )
+        size = f"{spacing.lengths[1]:.3f} x {spacing.lengths[0]:.3f} mm, " if spacing.lengths is not None else ""
         yield f"Pixel spacing: {size}{spacing.kind}{f', by {spacing.source}' if spacing.source else ''}."
 
 

@@ -64,8 +64,8 @@ def _knee(knee: KneeFinding) -> ResultLine:
     line["box"] = _box(knee.box)
     if (spacing := knee.spacing) is not None:
         line["spacing"] = {"kind": spacing.kind, "source": spacing.source}
-        if spacing.rows_mm is not None and spacing.columns_mm is not None:
-            line["spacing"] |= {"rows_mm": round(spacing.rows_mm, 6), "columns_mm": round(spacing.columns_mm, 6)}
+        if (lengths := spacing.lengths) is not None:
+            line["spacing"] |= {"rows_mm": round(lengths[0], 6), "columns_mm": round(lengths[1], 6)}
     line["model"] = {
         "name": knee.model.name,
         "version": knee.model.version,

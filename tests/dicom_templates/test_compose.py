@@ -181,12 +181,12 @@ def test_each_knee_has_its_group_with_side_region_grade_and_heatmap() -> None:
         ),
         (
             Spacing("detector", 0.143, 0.143, "ImagerPixelSpacing"),
-            "0.143 mm (rows) x 0.143 mm (columns), ImagerPixelSpacing: at the detector, not corrected for "
-            "magnification; lengths in the patient are smaller.",
+            "ImagerPixelSpacing: at the detector, not corrected for magnification; lengths in the patient are smaller, "
+            "so no lengths are given.",
         ),
         (
             Spacing("unknown origin", 0.1, 0.1, "PixelSpacing"),
-            "0.1 mm (rows) x 0.1 mm (columns), PixelSpacing: nothing says whether it is corrected for magnification.",
+            "PixelSpacing: nothing says whether it is corrected for magnification, so no lengths are given.",
         ),
         (Spacing("none", None, None, ""), "No pixel spacing: lengths are not known."),
         (

@@ -124,7 +124,7 @@ def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browser, tmp_path
         "LEFT KNEE NOT SCORED",
         RESEARCH_MARK,
         "Letter L at column 570, row 30, in mirror writing.",
-        "0.200 x 0.200 mm, detector",
+        "Pixel spacing: detector",
         "Grey values were inverted",
         "Conformal set: 2, 3",
     ):

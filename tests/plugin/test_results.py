@@ -69,7 +69,11 @@ def test_the_conformal_set_appears_only_when_there_is_one() -> None:
         (Spacing("none", None, None, ""), {"kind": "none", "source": ""}),
         (
             Spacing("detector", 0.143, 0.2, "ImagerPixelSpacing"),
-            {"kind": "detector", "source": "ImagerPixelSpacing", "rows_mm": 0.143, "columns_mm": 0.2},
+            {"kind": "detector", "source": "ImagerPixelSpacing"},
+        ),
+        (
+            Spacing("calibrated", 0.143, 0.2, "PixelSpacing, FIDUCIAL"),
+            {"kind": "calibrated", "source": "PixelSpacing, FIDUCIAL", "rows_mm": 0.143, "columns_mm": 0.2},
         ),
     ],
 )
