@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inference.errors import DataError
 from training.cohorts import mrkr
@@ -204,6 +206,28 @@ def test_which_score_is_taken(tables: Tables, rows: list[tuple[str, int, int]], 
     tables.pain(*({"laterality": side, "date_anon": days(off), "pain_score": str(n)} for side, off, n in rows))
     (left,) = tables.cohort().knees.filter(pl.col("side") == "L").to_dicts()
     assert left["pain"] == pain
+
+
+rows_of_scores = st.lists(
+    st.tuples(st.sampled_from("LRB"), st.integers(-9, 9), st.integers(0, 10)), min_size=1, max_size=8
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows_of_scores)
+def test_the_nearest_score_is_that_of_a_plain_loop(rows: list[tuple[str, int, int]]) -> None:
+    knees = pl.DataFrame({"knee": ["x/L"], "PatientID": ["p"], "side": ["L"], "StudyDate": [DAY]})
+    schema = {"PatientID": pl.String, "on": pl.Date, "side": pl.String, "own": pl.Boolean, "pain": pl.Float64}
+    mine = [("p", DAY + timedelta(days=off), "L", side == "L", float(n)) for side, off, n in rows if side in "LB"]
+    found = mrkr.with_nearest(knees, pl.DataFrame(mine, schema=schema, orient="row"), "mean").row(0, named=True)
+    ranks = {(abs(off), off, side == "B") for side, off, _ in rows if side in "LB"}
+    if not ranks:
+        assert (found["pain"], found["days_between"]) == (None, None)
+        return
+    far, off, both = min(ranks)
+    best = [n for side, day, n in rows if day == off and side == ("B" if both else "L")]
+    assert found["pain"] == pytest.approx(sum(best) / len(best))
+    assert (found["days_between"], found["pain_distance"]) == (off, far)
 
 
 @pytest.mark.parametrize(("same_day", "pain"), [("mean", 5.5), ("max", 9), ("min", 2)])

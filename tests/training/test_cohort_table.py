@@ -92,6 +92,7 @@ def test_rules_may_ask_for_further_columns(index: Path, tmp_path: Path) -> None:
     ("rows", "message"),
     [
         ([{"SOPInstanceUID": "1.1", "side": "up", "pain": "1"}], r"side holds 'UP' \(1 times\)"),
+        ([{"SOPInstanceUID": "1.1", "side": "L", "laterality": "R", "pain": "1"}], "1 row.s. have a side"),
         ([{"SOPInstanceUID": "1.1", "pain": "1"}], r"lacks the column\(s\) side"),
         ([{"SOPInstanceUID": "1.1", "side": "L"}], "has no target"),
         ([{"side": "L", "pain": "1"}], r"lacks the column\(s\) file"),

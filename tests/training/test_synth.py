@@ -233,3 +233,15 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments
 def test_effects_are_checked() -> None:
     with pytest.raises(UsageError, match="there are base, kl, image"):
         effects({"luck": 1})
+
+
+@pytest.mark.parametrize(("kl", "effusion"), [(0, 0.0), (2, 1.0), (4, 0.5)])
+def test_the_shipped_finder_finds_every_drawn_knee(kl: int, effusion: float) -> None:
+    from inference.finder import Finder
+
+    finder = Finder.load()
+    for shows, places in (("B", (0.25, 0.75)), ("L", (0.5,)), ("R", (0.5,))):
+        pixels = drawn(kl, effusion, shows=shows)
+        seen = [knee for knee in finder.look(pixels).knees if knee.score >= finder.thresholds.knee]
+        found = sorted(knee.x / pixels.shape[1] for knee in seen)
+        assert np.allclose(found, places, atol=0.05), shows

@@ -49,7 +49,10 @@ def read(tables: Path, index: Path, export: Path, same_day: str = "mean") -> Sou
         raise DataError(f"same_day is {same_day!r}; it must be one of {', '.join(SAME_DAY)}.")
     paths = {name: find_table(tables, f"MRKR_{name}.csv") for name in ("image_metadata", "pain", "demographics", "ICD")}
     cleaned: dict[str, int] = {}
-    images = joined(_images(paths["image_metadata"], cleaned), read_index(index), export)
+    headers = read_index(index)
+    images = joined(_images(paths["image_metadata"], cleaned), headers, export)
+    pairs = images.join(headers.select("SOPInstanceUID", header="PatientID"), on="SOPInstanceUID")
+    cleaned["images whose header names another patient"] = pairs.filter(pl.col("header") != pl.col("PatientID")).height
     images = images.join(
         _demographics(paths["demographics"], cleaned), on="PatientID", how="left", maintain_order="left"
     )

@@ -54,6 +54,13 @@ def read(table: Path, index: Path, export: Path, targets: Sequence[str] = ()) ->
     cleaned = {"duplicate rows dropped": len(frame) - len(frame := frame.unique(maintain_order=True))}
     for column, codes in {"side": _SIDES, "laterality": _SIDES, "sex": _SEXES}.items():
         frame = coded(frame, column, codes, table.name)
+    odd = frame.filter(pl.col("side").is_in(["L", "R", "B"]), pl.col("laterality") != pl.col("side")).filter(
+        pl.col("laterality") != "B"
+    )
+    if len(odd):
+        raise DataError(
+            f"{table.name}: {len(odd)} row(s) have a side that their image, by its laterality, does not show."
+        )
     headers = read_index(index, optional=("StudyDate",))
     frame = _keyed(frame, key, headers)
     frame = joined(frame, headers, export)
