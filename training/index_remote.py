@@ -67,7 +67,11 @@ class RemoteTree:
 
     def _entry(self, name: str, info: dict[str, Any]) -> Entry:
         inner = name.removeprefix(self._root).lstrip("/") or name.rpartition("/")[2]
-        return Entry(storable(inner), int(info.get("size") or 0), _changed(info), name)
+        size = info.get("size")
+        if size is None:  # some listings leave it out
+            with library_errors():
+                size = self._fs.size(name)
+        return Entry(storable(inner), int(size or 0), _changed(info), name)
 
     def source(self, entry: Entry) -> "RemoteSource":
         """The bytes of one object."""
