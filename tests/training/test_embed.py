@@ -249,7 +249,7 @@ def test_what_is_no_knee_or_contradicts_the_cohort_is_a_row_with_its_reason(
 ) -> None:
     both = phantom_pixels.bilateral(seed=5)
     site.film("chest", phantom_pixels.chest(), "L")
-    site.film("mirrored", both[:, ::-1], "RL")  # the cohort does not know it
+    site.film("mirrored", phantom_pixels.knee("R", seed=5), "L")  # the cohort does not know it
     site.film("dark", 1 - both, "RL")
     site.film("two", both, "L")
     site.row("1.2.3", "gone.dcm", "R")
