@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from inference.findings import Evidence, RefusalCode, Side
-from inference.headers import codes, directions, first, items, texts
+from inference.headers import codes, directions, items, texts
 from inference.sides import BOTH, Stating
 from inference.words import BILATERAL, KNEE, LEFT, PLURAL, RIGHT, Text, said
 
@@ -73,10 +73,11 @@ def _stating(counted: Sequence[Evidence], hinted: frozenset[Side], to_left: bool
 def columns_to_left(header: Dataset) -> bool | None:
     """Whether the columns of the image run to the patient's left, from Patient Orientation (PS3.3 C.7.6.1.1.1).
 
-    None when it is absent, or not that of an upright frontal film (rows running to the feet).
+    None when it is absent, contradicts itself ("LR"), or is not that of an upright frontal film (rows running to the
+    feet).
     """
     seen = directions(header)
-    if seen is None or seen[0][0] not in "LR" or seen[1][0] != "F":
+    if seen is None or seen[0][0] not in "LR" or seen[1][0] != "F" or {"L", "R"} <= {*seen[0]} or "H" in seen[1]:
         return None
     return seen[0][0] == "L"
 
@@ -89,8 +90,13 @@ def _attributes(header: Dataset) -> list[Evidence]:
         for anatomy in items(group, "FrameAnatomySequence")
     )
     asked = (*((header, keyword) for keyword in ("ImageLaterality", "Laterality", "FrameLaterality")), *frames)
-    found = ((keyword, _VALUES.get(first(item, keyword))) for item, keyword in asked)
-    return [Evidence("side", keyword, side, side) for keyword, side in found if side]
+    return [e for item, keyword in asked for value in texts(item, keyword) for e in _valued(keyword, value)]
+
+
+def _valued(keyword: str, value: str) -> list[Evidence]:
+    """Every value counts, that of "R\\L" too; what is no defined term may be a word ("RT", "LEFT KNEE")."""
+    side = _VALUES.get(value.upper())
+    return [Evidence("side", keyword, side, side)] if side else _judge(keyword, Text(value))
 
 
 def _regions(header: Dataset) -> list[Evidence]:

@@ -21,6 +21,8 @@ _LOSSY_SYNTAXES = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51",
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # Robust range where the header has no usable window: a few burnt-in or dead pixels must not set the scale.
 _LOW_PERCENT, _HIGH_PERCENT = 0.5, 99.5
+# Slopes, windows and the like beyond these are mistakes; 16 bits times and over them are still float32 and int64.
+_SMALLEST, _LARGEST = 1e-15, 1e12
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ def _voi_lut(values: Grey, header: Dataset) -> Grey | None:
 
 def _windowed(values: Grey, header: Dataset) -> Grey | None:
     centre, width = _real(header, "WindowCenter"), _real(header, "WindowWidth")
-    if centre is None or width is None or width <= 0:
+    if centre is None or width is None or width < _SMALLEST:
         return None
     function = first(header, "VOILUTFunction") or "LINEAR"
     if function == "SIGMOID":
@@ -207,7 +209,7 @@ def _real(header: Dataset, keyword: str) -> float | None:
         value = float(found[0]) if found else math.nan
     except ValueError:
         return None
-    return value if math.isfinite(value) and abs(value) < 1e30 else None
+    return value if math.isfinite(value) and abs(value) < _LARGEST else None
 
 
 def _integer(text: str) -> int | None:

@@ -23,7 +23,7 @@ def test_patient_orientation_decides_the_halves(orientation: str, to_left: bool)
     assert candidate.stating.columns_to_left is to_left
 
 
-@pytest.mark.parametrize("orientation", [None, "L", "L\\R", "Q\\F", "LEFT\\F"])
+@pytest.mark.parametrize("orientation", [None, "L", "L\\R", "Q\\F", "LEFT\\F", "LR\\F", "RL\\F", "L\\FH"])
 def test_unusable_orientation_says_nothing(orientation: str | None) -> None:
     (candidate,) = judged(phantoms.dx_bilateral(orientation=orientation)).candidates
     assert (candidate.stating.side, candidate.stating.columns_to_left) == (BOTH, None)
@@ -68,6 +68,12 @@ def _framed(side: str) -> list[Dataset]:
         ({"ImageLaterality": "U"}, None),
         ({"ImageLaterality": ""}, None),
         ({"ImageLaterality": "R"}, Side.RIGHT),
+        ({"ImageLaterality": "r"}, Side.RIGHT),
+        ({"ImageLaterality": "RT"}, Side.RIGHT),
+        ({"ImageLaterality": "LEFT KNEE", "Laterality": "R"}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": ["R", "L"]}, C.SIDE_CONTRADICTORY),
+        ({"ImageLaterality": ["", "L"]}, Side.LEFT),
+        ({"ImageLaterality": "X"}, None),
         ({"Laterality": "L"}, Side.LEFT),
         ({"Laterality": "R", "ImageLaterality": "U"}, Side.RIGHT),
         ({"SharedFunctionalGroupsSequence": _framed("R")}, Side.RIGHT),

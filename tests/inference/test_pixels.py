@@ -176,6 +176,23 @@ def test_unusable_windows_fall_back_to_the_range(tmp_path: Path, window: tuple[A
     assert abs(float(values[32, 0]) - 0.5) < 0.01
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"WindowCenter": 2048, "WindowWidth": 1e-40},
+        {"WindowCenter": 2048, "WindowWidth": 1e-14},
+        {"WindowCenter": 0, "WindowWidth": 1, "RescaleSlope": 9e11},
+        {"RescaleSlope": 1e29, "VOILUTSequence": [lut("VOILUTSequence", [0, 255], 2000, 8)]},
+        {"RescaleSlope": 9e11, "VOILUTSequence": [lut("VOILUTSequence", [0, 255], 2000, 8)]},
+    ],
+)
+def test_numbers_beyond_all_measure_are_no_error(tmp_path: Path, function: str, numbers: dict[str, Any]) -> None:
+    values = shown(film(RAMP, VOILUTFunction=function, **numbers), tmp_path).values
+    assert np.isfinite(values).all()
+    assert 0 <= values.min() < values.max() <= 1
+
+
 def test_modality_comes_before_the_window(tmp_path: Path) -> None:
     ds = film(RAMP, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=1000, WindowWidth=2001)
     assert np.allclose(shown(ds, tmp_path).values, np.clip((2.0 * RAMP - 1000 - 999.5) / 2000 + 0.5, 0, 1), atol=1e-5)
