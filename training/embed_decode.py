@@ -1,7 +1,6 @@
 """Decode workers: processes started afresh, a bounded number of films ahead. What is known is only hashed.
 
-Processes, never forked: a fork after torch or OpenMP has started threads can hang. Threads were measured as well
-(docs/embeddings.md).
+Processes, never forked: a fork after torch or OpenMP has started threads can hang.
 """
 
 from collections import deque
