@@ -9,6 +9,7 @@ import errno
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -28,7 +29,7 @@ from training.index_worker import watch_parent, write_shard
 
 Progress = Callable[[int, int], None]
 _LOCAL_CHUNK, _REMOTE_CHUNK = 512, 64
-_ALONE_BELOW = 4 * _LOCAL_CHUNK  # starting processes takes as long as reading so many files
+_ALONE_SECONDS = 2.0  # starting processes takes about a second: a tree that is read sooner needs none
 _REMOTE_WORKERS = 32
 
 
@@ -92,11 +93,12 @@ def _read(
     done = 0
     progress(0, len(todo))
     workers = workers or (len(os.sched_getaffinity(0)) if remote is None else _REMOTE_WORKERS)
-    if workers == 1 or (remote is None and len(todo) < _ALONE_BELOW):
-        for chunk, name in zip(chunks, names, strict=True):
-            done += write_shard(chunk, name, remote)
-            progress(done, len(todo))
-            yield name
+    began = time.monotonic()
+    while chunks and (workers == 1 or (remote is None and time.monotonic() - began < _ALONE_SECONDS)):
+        done += write_shard(chunks.pop(0), names[0], remote)
+        progress(done, len(todo))
+        yield names.pop(0)
+    if not chunks:
         return
     with _pool(min(workers, len(chunks)), remote) as pool:
         waiting: dict[Future[int], Path] = {

@@ -112,6 +112,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again(export: Path, tmp_path: 
 def test_a_run_that_was_stopped_goes_on(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "index.parquet"
     monkeypatch.setattr(index, "_LOCAL_CHUNK", 2)
+    monkeypatch.setattr(index, "_ALONE_SECONDS", 600)  # so that all is read where it is counted
     read = counted(monkeypatch)
 
     def stop(done: int, _all: int) -> None:
@@ -136,7 +137,7 @@ def test_a_kill_in_the_middle_loses_only_the_shards_in_work(tmp_path: Path) -> N
         (export / f"{number:05}.dcm").write_bytes(data)
     program = (
         "import sys, time; from pathlib import Path; from training import index\n"
-        "index._LOCAL_CHUNK = 50\n"
+        "index._LOCAL_CHUNK, index._ALONE_SECONDS = 50, 0\n"
         "index.index_export(Path(sys.argv[1]), Path(sys.argv[2]), lambda d, a: time.sleep(0.1), workers=2)"
     )
     child = subprocess.Popen([sys.executable, "-c", program, str(export), str(out)], cwd=ROOT)
@@ -173,7 +174,7 @@ def test_processes_give_the_same_index_and_bring_no_torch(tmp_path: Path, monkey
     export = write_export(tmp_path / "export", 12)
     index_export(export, tmp_path / "one.parquet", workers=1)
     monkeypatch.setattr(index, "_LOCAL_CHUNK", 3)
-    monkeypatch.setattr(index, "_ALONE_BELOW", 0)
+    monkeypatch.setattr(index, "_ALONE_SECONDS", 0)
     index_export(export, tmp_path / "two.parquet", workers=2)
     assert pq.read_table(tmp_path / "one.parquet").equals(pq.read_table(tmp_path / "two.parquet"))
     program = "import sys, training.index, training.cli; sys.exit('torch' in sys.modules)"
