@@ -82,6 +82,7 @@ bundle:
 	    --others $(BUILD)/others/films $(BUILD)/others/mri --work $(BUILD)/finder --out inference/bundles/finder \
 	    --page docs/finder.md \
 	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite
+	@$(PYTHON) -m training.cli markers --run $(BUILD)/run --out inference/bundles/markers
 	@$(PYTHON) -m training.cli evaluate --run $(BUILD)/run
 	@$(PYTHON) -m training.cli export --run $(BUILD)/run --out inference/bundles/kl
 

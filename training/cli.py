@@ -14,7 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.errors import GenuError, UsageError
-from training import acceptance_cli, cohort_cli, embed_cli, finder_cli, index_cli, robustness_cli, synth_cli
+from training import (
+    acceptance_cli,
+    cohort_cli,
+    embed_cli,
+    finder_cli,
+    index_cli,
+    markers_cli,
+    robustness_cli,
+    synth_cli,
+)
 
 _console = Console(stderr=True)
 
@@ -50,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     export.set_defaults(run_command=_export)
     embed_cli.add_command(commands)
     finder_cli.add_command(commands)
+    markers_cli.add_command(commands)
     acceptance_cli.add_command(commands)
     robustness_cli.add_command(commands)
     cohort_cli.add_command(commands)

@@ -4,7 +4,6 @@ Letters, words and shapes are drawn around pieces of real knees (`training.marke
 itself finds on such windows are what the network learns from. The threshold is chosen on films of other patients.
 """
 
-import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -246,38 +245,14 @@ def make(crops: Crops, tune_crops: Crops, plan: Plan, folder: Path, say: Say = l
     return write_bundle(net, threshold, Examples(data.patches[chosen], data.kinds[chosen]), made, folder)
 
 
-def add_command(commands: Any) -> None:
-    """Register `genu-train markers`."""
-    command = commands.add_parser("markers", help="make the reader of burned-in side letters")
-    command.add_argument("--run", type=Path, required=True, help="the folder of a run: its crops are drawn around")
-    command.add_argument("--out", type=Path, required=True, help="the bundle's folder; its files are replaced")
-    command.add_argument("--windows", type=int, default=Plan.windows, help=f"drawn pieces of films ({Plan.windows})")
-    command.add_argument("--steps", type=int, default=Plan.steps, help=f"training steps (default: {Plan.steps})")
-    command.add_argument("--seed", type=int, default=0, help="of everything that is drawn by chance (default: 0)")
-    command.add_argument("--films", type=int, default=1000, help="films for the figures at the end (default: 1000)")
-    command.add_argument("--evaluate-only", action="store_true", help="only the figures of the bundle in --out")
-    command.set_defaults(run_command=_run)
-
-
-def _run(options: argparse.Namespace) -> None:
-    from training import runs
-
-    parts = runs.data(runs.read(options.run))
-    if not options.evaluate_only:
-        plan = Plan(options.windows, options.steps, seed=options.seed)
-        make(parts["fit"].crops, parts["tune"].crops, plan, options.out, _say)
-    reader = MarkerReader.load(options.out)
-    crops = parts["val"].crops if "val" in parts else parts["tune"].crops
+def report(reader: MarkerReader, crops: Crops, count: int, seed: int) -> Iterator[str]:
+    """The figures of a reader on made films around crops uint8 (N, S, S) that it has not seen, line by line."""
     for held_out in (False, True):
-        drawn = films(crops, options.films, options.seed + 2, fonts(held_out=held_out))
+        drawn = films(crops, count, seed, fonts(held_out=held_out))
         figures = measure([look(reader.net, film) for film in drawn], reader.threshold)
-        _say(
+        yield (
             f"films with {'fonts held out' if held_out else 'the fonts of training'}: recall {figures.recall:.3f} of "
             f"{figures.readable} readable letters, wrong on {figures.wrong} of {figures.films} films"
         )
     read = sum(bool(reader.read(crop.astype(np.float32) / 255)) for crop in crops)
-    _say(f"letters read on {read} of {len(crops)} plain crops; threshold {reader.threshold}, {reader.digest[:12]}")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201 - the command's output
+    yield f"letters read on {read} of {len(crops)} plain crops; threshold {reader.threshold}, {reader.digest[:12]}"

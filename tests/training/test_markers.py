@@ -1,6 +1,5 @@
 """Making the reader of burned-in letters: films and labels mean what they say, a small training run gives a bundle."""
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from inference.markers import CLASSES, LEFT, NOTHING, RIGHT, RIGHT_MIRRORED, TEE
 from inference.sides import Letter
 from tests import phantom_pixels
 from training import markers
+from training.cli import main
 from training.marker_films import Glyph, make_film
 from training.marker_fonts import HELD_OUT, Style, fonts, label
 
@@ -98,8 +98,6 @@ def test_rounding_keeps_the_network_usable() -> None:
     assert all(torch.equal(v, v.half().float()) for v in net.state_dict().values() if v.is_floating_point())
 
 
-def test_the_command_can_be_registered() -> None:
-    parser = argparse.ArgumentParser()
-    markers.add_command(parser.add_subparsers())
-    options = parser.parse_args(["markers", "--run", "run", "--out", "out", "--steps", "7"])
-    assert (options.steps, options.out) == (7, Path("out"))
+def test_wrong_use_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["markers", "--run", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "no run" in capsys.readouterr().err
