@@ -53,7 +53,7 @@ def test_wrapped_images_are_valid_dx_with_the_same_pixels(source: Path, export: 
         assert np.array_equal(ds.pixel_array, np.asarray(Image.open(source / row.file)))
         assert (ds.ImageLaterality, ds.PatientID) == (row.side, row.subject)
         (candidate,) = select(read_study([path])).candidates
-        assert candidate.sides == row.side
+        assert candidate.stating.side == row.side
         try:
             found = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False).stderr
         except FileNotFoundError:
