@@ -117,11 +117,13 @@ def group_studies(
 
 
 def _study(uid: str, instances: Iterable[Instance], broken: Sequence[tuple[Path, Refusal]]) -> StudyInput:
+    """Each instance once; a copy that is left out may still name another patient."""
+    found = tuple(instances)
     once: dict[str, Instance] = {}
-    for instance in instances:
+    for instance in found:
         once.setdefault(instance.sop_instance_uid, instance)
     study = StudyInput(uid, tuple(once.values()), tuple(r for _, r in broken), tuple(p for p, _ in broken))
-    contradiction = _identity_contradiction(study.instances)
+    contradiction = _identity_contradiction(found)
     if contradiction is None:
         return study
     return replace(study, unreadable=(*study.unreadable, contradiction))

@@ -199,6 +199,15 @@ def test_two_patients_in_one_study_are_refused(tmp_path: Path) -> None:
     assert selection.radiographs > 0
 
 
+def test_a_copy_under_another_patient_is_refused(tmp_path: Path) -> None:
+    one = phantoms.dx_knee("L", identity="a")
+    two = phantoms.dx_knee("L", identity="a", attributes={"PatientID": "PHANTOM-OTHER"})
+    files = [phantoms.write(one, tmp_path / "1.dcm"), phantoms.write(two, tmp_path / "2.dcm")]
+    for study in (read_study(files), group_studies([tmp_path])[0]):
+        assert len(study.instances) == 1
+        assert [r.code for r in study.unreadable] == [RefusalCode.IDENTITY_CONTRADICTORY]
+
+
 def test_a_file_of_another_study_is_refused(tmp_path: Path) -> None:
     own = phantoms.write(phantoms.dx_knee("L", identity="a"), tmp_path / "1.dcm")
     foreign = phantoms.write(phantoms.dx_knee("L", identity="b"), tmp_path / "2.dcm")
