@@ -134,7 +134,7 @@ def _one_of_two(stating: Stating, knee: Shown, letters: Sequence[Letter]) -> lis
     side = order if knee.half < 0 else order.other
     if isinstance(stating.side, Side) and stating.side is not side:
         return _contradiction(f"{stating.source} says {stating.side}, but by the letters the knee is the other one")
-    return [Proven(side, knee.half, _evidence(knee, side, knee.half, stating, letters))]
+    return [Proven(side, knee.half, _ordering(stating, side) + _evidence(knee, side, knee.half, stating, letters))]
 
 
 def _alone(stating: Stating, knee: Shown, letters: Sequence[Letter]) -> list[Proven] | Unproven:
@@ -176,7 +176,7 @@ def _two(stating: Stating, knees: Sequence[Shown], letters: Sequence[Letter]) ->
     if isinstance(order, Unproven):
         return order
     return [
-        Proven(side, lateral, _evidence(knee, side, lateral, stating, letters))
+        Proven(side, lateral, _ordering(stating, side) + _evidence(knee, side, lateral, stating, letters))
         for side, lateral, knee in zip((order, order.other), (-1, 1), knees, strict=True)
     ]
 
@@ -219,6 +219,14 @@ def _is_mirrored(stating: Stating, beside: Sequence[Letter]) -> bool:
 def _reads_backwards(letter: Letter) -> bool:
     """Whether it surely does: an L that lies on its side looks like one in mirror writing."""
     return letter.mirrored and letter.side is Side.RIGHT
+
+
+def _ordering(stating: Stating, side: Side) -> tuple[Evidence, ...]:
+    """What Patient Orientation says of a film of both knees, where it says something."""
+    if stating.columns_to_left is None:
+        return ()
+    towards = "left" if stating.columns_to_left else "right"
+    return (Evidence("side", "PatientOrientation", f"columns run to the patient's {towards}", side.value),)
 
 
 def _evidence(

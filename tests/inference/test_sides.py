@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inference.findings import RefusalCode, Side
+from inference.findings import Evidence, RefusalCode, Side
 from inference.sides import BOTH, Letter, Proven, Shown, Stating, Unproven, lateral_of, settle
 
 L, R = Side.LEFT, Side.RIGHT
@@ -141,6 +141,17 @@ def test_a_mirrored_film_by_patient_orientation_is_said() -> None:
     found = settle(says(R, False), one(RIGHTWARDS), [])
     assert not isinstance(found, Unproven)
     assert ("PatientOrientation", "the film is mirrored") in [(e.source, e.value) for e in found[0].evidence]
+
+
+@pytest.mark.parametrize(("to_left", "towards", "sides"), [(True, "left", (R, L)), (False, "right", (L, R))])
+def test_what_decides_on_a_film_of_both_knees_is_among_its_evidence(
+    to_left: bool, towards: str, sides: tuple[Side, Side]
+) -> None:
+    found = settle(says(BOTH, to_left), PAIR, [])
+    assert not isinstance(found, Unproven)
+    for proven, side in zip(found, sides, strict=True):
+        expected = Evidence("side", "PatientOrientation", f"columns run to the patient's {towards}", side.value)
+        assert proven.evidence.count(expected) == 1
 
 
 @pytest.mark.parametrize("stated", [None, BOTH, L, R])
