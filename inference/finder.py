@@ -224,8 +224,9 @@ def _cut(film: Image, x: float, y: float, window: float) -> Image:
     scale = SIZE / window
     source = film
     if scale < 0.7:  # warpAffine does not average
-        factor = 1 / math.floor(1 / scale)
-        source = np.asarray(cv2.resize(film, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.float32)
+        # Films of a few rows or columns keep one.
+        down, across = (max(1 / math.floor(1 / scale), 1 / length) for length in film.shape)
+        source = np.asarray(cv2.resize(film, None, fx=across, fy=down, interpolation=cv2.INTER_AREA), np.float32)
     across, down = source.shape[1] / film.shape[1], source.shape[0] / film.shape[0]
     shift = SIZE / 2 - 0.5
     matrix = np.array(

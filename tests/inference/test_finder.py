@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inference.errors import BundleError
-from inference.finder import SHIPPED_FINDER, Finder, Sightings, prepared, squared
+from inference.finder import SHIPPED_FINDER, Finder, Sighting, Sightings, prepared, squared
 from tests import phantom_pixels
 from training.schematic import CROP
 
@@ -46,6 +46,15 @@ def test_the_size_of_the_film_does_not_matter(finder: Finder, scale: float) -> N
     ((x, y, size),) = knees(finder, resized)
     ((x0, y0, size0),) = knees(finder, film)
     assert (x / scale, y / scale, size / scale) == pytest.approx((x0, y0, size0), abs=0.04 * size0)
+
+
+@pytest.mark.parametrize("shape", [(1, 5000), (5000, 1), (3, 20000), (2, 2)])
+def test_a_place_on_a_film_of_a_few_rows_can_be_looked_at(
+    finder: Finder, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    anywhere = Sighting(96, 0, 60, 0.5, 0, 0.5, 0, 0, 0)
+    monkeypatch.setattr("inference.finder._peaks", lambda answer: [anywhere])
+    finder.look(np.full(shape, 0.5, np.float32))
 
 
 def test_both_knees_of_a_film(finder: Finder) -> None:
