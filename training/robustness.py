@@ -33,6 +33,7 @@ Progress = Callable[[str], None]
 EXPOSURE = 0.35  # strength of an ordinary film's exposure (`training.exposure.exposed`)
 KNEE = 320  # pixels of a knee's crop on a made film
 _ROWS, _COLUMNS = 3.0, 2.0  # of a made film, in knees
+_FEWEST = 20  # scored knees, below which no kappa is told
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +189,6 @@ def _grades(predictor: Predictor, crops: Sequence[Image]) -> npt.NDArray[np.int6
 
 
 def _figures(truth: npt.NDArray[np.int64], grades: npt.NDArray[np.int64], subjects: Sequence[str]) -> dict[str, Any]:
-    if len(truth) < 2:
-        return {"quadratic_kappa": None, "quadratic_kappa_95": None, "accuracy": None}
     return {
         "quadratic_kappa": quadratic_kappa(truth, grades),
         "quadratic_kappa_95": bootstrap(lambda rows: quadratic_kappa(truth[rows], grades[rows]), subjects, rounds=300),
@@ -202,14 +201,18 @@ def _outcome(truth: npt.NDArray[np.int64], found: _Found, base: _Found, subjects
     both = scored & (base.grades >= 0)
     counts = {code: found.codes.count(code) for code in sorted(set(found.codes) - {""})}
     chosen = [subject for subject, kept in zip(subjects, scored, strict=True) if kept]
+    if scored.sum() < _FEWEST:
+        figures = dict.fromkeys(("quadratic_kappa", "quadratic_kappa_95", "accuracy"))
+    else:
+        figures = _figures(truth[scored], found.grades[scored], chosen)
     return {
-        **_figures(truth[scored], found.grades[scored], chosen),
+        **figures,
         "refused": float(np.mean(~scored)),
         "codes": counts,
         "wrong_sides": int(found.wrong_side.sum()),
         "same_grade": float(np.mean(found.grades[both] == base.grades[both])) if both.any() else None,
         # The same knees on unchanged films: what is left of a set after refusals may be easier or harder.
-        "quadratic_kappa_unchanged": quadratic_kappa(truth[both], base.grades[both]) if both.sum() > 1 else None,
+        "quadratic_kappa_unchanged": quadratic_kappa(truth[both], base.grades[both]) if both.sum() >= _FEWEST else None,
     }
 
 
