@@ -17,6 +17,7 @@
     ├── BundleError             a model bundle does not load, or does not replay its stored probe
     ├── StaleClaimError         (plugin.jobs) another worker has the job by now: drop the work
     ├── ReferencesError         (plugin.references) a storage commitment request that cannot be read
+    ├── OddError                (training.index_values) a header that the quick scanner leaves to the full reader
     └── PeerError               (plugin.wire) the other end of an association; ends that association only
         ├── PeerGoneError       it closed the connection
         ├── PeerTooSlowError    it kept a message or the handshake waiting

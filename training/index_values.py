@@ -7,6 +7,7 @@ from typing import Final
 
 from pydicom.charset import python_encoding
 
+from inference.errors import GenuError
 from training.index_columns import Kind
 
 _MOST_CACHED: Final = 20_000
@@ -18,7 +19,7 @@ _whole = re.compile(rb" *[+-]?[0-9]{1,18} *").fullmatch
 _word = struct.Struct("<H").unpack
 
 
-class OddError(Exception):
+class OddError(GenuError):
     """Not an ordinary file: the full reader has to look at it."""
 
 
