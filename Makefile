@@ -13,7 +13,7 @@ help:
 	@echo "make check   format, lint, types, import rules, documentation"
 	@echo "make bench   speed, measured side by side (ARGS=--write puts it into docs/performance.md)"
 	@echo "make soak    hundreds of kills of listener and worker; nothing lost, nothing twice"
-	@echo "make bundle  train the shipped grader and knee finder again from ../shared (two hours; goes on where it stopped)"
+	@echo "make bundle  train grader, knee finder and marker reader again from ../shared (hours; goes on where it stopped)"
 	@echo "make robustness  measure again what changes of a film cost, into docs/robustness.md (half an hour)"
 	@echo "make docs    write the generated pages of docs/ again"
 	@echo "make format  format and mend what ruff can mend"

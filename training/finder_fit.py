@@ -26,7 +26,7 @@ from torch.nn import functional
 from inference.finder import ACROSS, FIBULA, OTHER_VIEW, FinderNet, prepared
 from training import checkpoints
 from training.finder_films import draw_sample, targets
-from training.fit import keep_memory
+from training.fit import average_into, keep_memory
 from training.tflite_weights import load_into, read_folded
 
 Image = npt.NDArray[np.float32]
@@ -153,7 +153,7 @@ def _run_block(
         (parts * weights).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
-        _average(average, model, min(_KEEP, (1 + step) / (10 + step)))
+        average_into(average, model, min(_KEEP, (1 + step) / (10 + step)))
         total += parts.detach()
     return dict(zip(_PARTS, (total / max(1, last - first)).tolist(), strict=True))
 
@@ -177,12 +177,3 @@ def _schedule(done: float) -> float:
     if done < _WARM_UP:
         return (done + 0.002) / (_WARM_UP + 0.002)
     return 0.003 + 0.997 * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - _WARM_UP) / (1 - _WARM_UP))))
-
-
-@torch.no_grad()
-def _average(average: nn.Module, model: nn.Module, keep: float) -> None:
-    for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if mine.dtype.is_floating_point:
-            mine.lerp_(theirs, 1 - keep)
-        else:
-            mine.copy_(theirs)

@@ -126,7 +126,7 @@ def _run_epoch(
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
         # A short memory at first, so that the average forgets the untrained network.
-        _average(
+        average_into(
             average, model, min(config.averaging, (1 + (epoch - 1) * steps + step) / (10 + (epoch - 1) * steps + step))
         )
         total += float(loss.detach())
@@ -149,7 +149,8 @@ def _schedule(epoch: float, config: MemberConfig) -> float:
 
 
 @torch.no_grad()
-def _average(average: nn.Module, model: nn.Module, keep: float) -> None:
+def average_into(average: nn.Module, model: nn.Module, keep: float) -> None:
+    """Move the averaged weights towards the model's; `keep` 0..1 is what stays of them."""
     for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if mine.dtype.is_floating_point:
             mine.lerp_(theirs, 1 - keep)

@@ -55,11 +55,11 @@ def member(epochs: int) -> MemberConfig:
 
 
 def test_learns_what_can_be_learnt(tmp_path: Path) -> None:
-    train, tune = small_set(64), small_set(24, seed=1)
+    train, tune = small_set(128), small_set(24, seed=1)
     figures: list[dict[str, float]] = []
-    model = fit_member(member(12), train, tune, tmp_path, None, figures.append)
+    model = fit_member(member(20), train, tune, tmp_path, None, figures.append)
     assert figures[-1]["loss"] < figures[0]["loss"]
-    grade = predict_logits(model, member(12), tune.crops).argmax(dim=1).numpy()
+    grade = predict_logits(model, member(20), tune.crops).argmax(dim=1).numpy()
     assert np.mean((grade >= 2) == (tune.grades >= 2)) > 0.9
 
 
