@@ -1,21 +1,18 @@
 """bundle.json, read without torch: what a bundle is, for configuration checks, routing and reports."""
 
-import functools
-import hashlib
-import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference.bundle_files import SHIPPED, device_uid, read_values, readers, verify
 from inference.errors import BundleError
 from inference.findings import ModelIdentity
 
+__all__ = ["DECODERS", "FORMAT", "LARGEST", "SHIPPED", "Manifest", "Member"]
+
 FORMAT = 1
-SHIPPED = Path(__file__).parent / "bundles" / "kl"
 LARGEST = 25_000_000  # bytes of all files of a bundle
-_NAMESPACE = uuid.UUID("5b0c7f0e-93a4-5d0f-8a3b-6f3f5d8a1c11")
 _KEYS = (
     "format",
     "name",
@@ -69,31 +66,18 @@ class Manifest:
         Raises:
             BundleError: missing, not JSON, another format, or a key or value that does not fit; says which.
         """
-        path = folder / "bundle.json"
+        values, digest = read_values(folder, _KEYS, FORMAT)
         try:
-            raw = path.read_bytes()
-            values = json.loads(raw)
-        except OSError as error:
-            raise BundleError(f"no bundle at {folder}: {path.name} cannot be read ({error.strerror}).") from error
-        except ValueError as error:
-            raise BundleError(f"{path} is not JSON: {error}.") from error
-        missing = [key for key in _KEYS if not isinstance(values, dict) or key not in values]
-        if missing:
-            raise BundleError(f"{path} lacks {', '.join(missing)}: export the bundle again.")
-        if values["format"] != FORMAT:
-            raise BundleError(f"{path} has format {values['format']!r}; this version of Genu reads format {FORMAT}.")
-        try:
-            return cls._typed(folder, values, hashlib.sha256(raw).hexdigest())
+            return cls._typed(folder, values, digest)
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{path} has a value that does not fit ({error!r}): export the bundle again.") from error
+            raise BundleError(
+                f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
+            ) from error
 
     @classmethod
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "Manifest":
         if values["decoder"] not in DECODERS:
             raise ValueError(f"decoder {values['decoder']!r} is none of {', '.join(DECODERS)}")
-        for name in values["files"]:
-            if Path(name).name != name:
-                raise ValueError(f"file name {name!r} is a path")
         return cls(
             folder=folder,
             name=str(values["name"]),
@@ -116,19 +100,7 @@ class Manifest:
         Raises:
             BundleError: a file is missing or has other contents; names the file.
         """
-        for name, expected in self.files.items():
-            try:
-                with (self.folder / name).open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise BundleError(
-                    f"{self.folder / name} cannot be read ({error.strerror}): the bundle is broken."
-                ) from error
-            if found != expected:
-                raise BundleError(
-                    f"{self.folder / name} has SHA-256 {found[:12]}..., bundle.json says {expected[:12]}...: the file "
-                    "was changed or not fetched whole; install the bundle again."
-                )
+        verify(self.folder, self.files)
 
     def identity(self) -> ModelIdentity:
         """Who speaks in a report. The Device UID (2.25., PS3.5 B.2) is derived from the hash of the weights.
@@ -136,28 +108,14 @@ class Manifest:
         Raises:
             BundleError: the files of the knee finder or of the marker reader, which are named too, are missing.
         """
-        device = uuid.uuid5(_NAMESPACE, self.files["weights.safetensors"])
         networks = "+".join(member.backbone for member in self.members)
-        used = f"networks={networks}; temperature={self.temperature:.4f}; decoder={self.decoder}; {_readers()}"
+        used = f"networks={networks}; temperature={self.temperature:.4f}; decoder={self.decoder}; {readers()}"
         return ModelIdentity(
             name=self.name,
             version=self.version,
             task=self.task,
-            device_uid=f"2.25.{device.int}",
+            device_uid=device_uid(self.files["weights.safetensors"]),
             digest=self.digest,
             parameters=used,
             synthetic=self.synthetic,
         )
-
-
-@functools.cache
-def _readers() -> str:
-    """What reads the films before the networks do: another finder may give another answer."""
-    told = []
-    for name in ("finder", "markers"):
-        path = SHIPPED.parent / name / f"{name}.json"
-        try:
-            told.append(f"{name}={hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
-        except OSError as error:
-            raise BundleError(f"{path} cannot be read ({error.strerror}): install Genu again.") from error
-    return "; ".join(told)

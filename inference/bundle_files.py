@@ -1,0 +1,80 @@
+"""What bundles of all tasks share on disk: bundle.json with its keys, the hashes of the files it lists. No torch."""
+
+import functools
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from inference.errors import BundleError
+
+SHIPPED = Path(__file__).parent / "bundles" / "kl"
+_NAMESPACE = uuid.UUID("5b0c7f0e-93a4-5d0f-8a3b-6f3f5d8a1c11")
+
+
+def read_values(folder: Path, keys: Iterable[str], format_: int) -> tuple[Mapping[str, Any], str]:
+    """The values of `folder`/bundle.json and its SHA-256 in hex.
+
+    Raises:
+        BundleError: missing, not JSON, another format, a key is not there, or a listed file is a path; says which.
+    """
+    path = folder / "bundle.json"
+    try:
+        raw = path.read_bytes()
+        values = json.loads(raw)
+    except OSError as error:
+        raise BundleError(f"no bundle at {folder}: {path.name} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON: {error}.") from error
+    missing = [key for key in keys if not isinstance(values, dict) or key not in values]
+    if missing:
+        raise BundleError(f"{path} lacks {', '.join(missing)}: export the bundle again.")
+    if values["format"] != format_:
+        raise BundleError(f"{path} has format {values['format']!r}; this version of Genu reads format {format_}.")
+    odd = [name for name in values["files"] if Path(name).name != name]
+    if odd:
+        raise BundleError(f"{path}: the file name {odd[0]!r} is a path: export the bundle again.")
+    return values, hashlib.sha256(raw).hexdigest()
+
+
+def verify(folder: Path, files: Mapping[str, str]) -> None:
+    """Compare every listed file with its SHA-256.
+
+    Raises:
+        BundleError: a file is missing or has other contents; names the file.
+    """
+    for name, expected in files.items():
+        try:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise BundleError(f"{folder / name} cannot be read ({error.strerror}): the bundle is broken.") from error
+        if found != expected:
+            raise BundleError(
+                f"{folder / name} has SHA-256 {found[:12]}..., bundle.json says {expected[:12]}...: the file "
+                "was changed or not fetched whole; install the bundle again."
+            )
+
+
+def device_uid(weights_sha256: str) -> str:
+    """The Device UID of a model (2.25., PS3.5 B.2), derived from the hash of its weights."""
+    return f"2.25.{uuid.uuid5(_NAMESPACE, weights_sha256).int}"
+
+
+@functools.cache
+def readers() -> str:
+    """What reads the films before the networks do: another finder may give another answer.
+
+    Raises:
+        BundleError: the files of the knee finder or of the marker reader are missing.
+    """
+    told = []
+    for name in ("finder", "markers"):
+        path = SHIPPED.parent / name / f"{name}.json"
+        try:
+            told.append(f"{name}={hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror}): install Genu again.") from error
+    return "; ".join(told)
