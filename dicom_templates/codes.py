@@ -221,6 +221,30 @@ _REFUSAL_ROWS: dict[RefusalCode, tuple[str, str, str, str]] = {  # value, meanin
         "Raw detector data are not for inference.",
         "Send the For Presentation image of the same exposure.",
     ),
+    RefusalCode.WRONG_PLANE: (
+        "R-PLANE",
+        "Wrong plane",
+        "MR slices lie in another plane than the model reads.",
+        "Nothing, if the plane is right; send the coronal or sagittal series that the model reads.",
+    ),
+    RefusalCode.WRONG_SEQUENCE: (
+        "R-SEQUENCE",
+        "Wrong MR sequence",
+        "No model reads this MR sequence.",
+        "Nothing, if the sequence is right; send the sequence that the model reads.",
+    ),
+    RefusalCode.TOO_FEW_SLICES: (
+        "R-FEW-SLICES",
+        "Too few slices",
+        "The MR series has too few slices for a volume of the knee.",
+        "Send the whole series; a scout or a few single slices are not scored.",
+    ),
+    RefusalCode.INCONSISTENT_GEOMETRY: (
+        "R-GEOMETRY",
+        "Inconsistent slice geometry",
+        "Slices are missing, doubled, or of different sizes or orientations.",
+        "Send the whole series again from the scanner, with every slice once.",
+    ),
     RefusalCode.UNSUPPORTED_SOP_CLASS: (
         "R-SOP-CLASS",
         "SOP class not supported",
