@@ -15,6 +15,7 @@ from torch.nn import functional
 from inference.errors import BundleError
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class BackboneEntry:
 
     build: Callable[[], nn.Module]
     features: int
-    family: Literal["timm", "dinov2", "clip"]
+    family: Literal["timm", "dinov2", "clip", "bundle"]
     architecture: str
     weights: str | None
     terms: Terms
@@ -83,6 +84,10 @@ class BackboneEntry:
 
 def _timm(name: str, **options: Any) -> Callable[[], nn.Module]:
     return lambda: timm.create_model(name, pretrained=False, num_classes=0, **options)
+
+
+def _of_a_bundle() -> nn.Module:
+    raise BundleError("genu_kl is a network of a bundle: load it with inference.members.")
 
 
 _APACHE = Terms("Apache-2.0", deployed=True)
@@ -101,6 +106,25 @@ BACKBONES: dict[str, BackboneEntry] = {
     ),
     "mobilenetv2_035": BackboneEntry(
         _timm("mobilenetv2_035", pad_type="same"), 1280, "timm", "mobilenetv2_035", None, _APACHE
+    ),
+    # TensorFlow's EfficientNet-Lite; drop_path drops blocks at random in training, as TensorFlow did, and does nothing else.
+    "tf_efficientnet_lite0": BackboneEntry(
+        _timm("tf_efficientnet_lite0", drop_path_rate=0.1),
+        1280,
+        "timm",
+        "tf_efficientnet_lite0",
+        "timm/tf_efficientnet_lite0.in1k",
+        _APACHE,
+        InputSpec(mean=_HALF, std=_HALF),
+    ),
+    "tf_efficientnet_lite1": BackboneEntry(
+        _timm("tf_efficientnet_lite1", drop_path_rate=0.1),
+        1280,
+        "timm",
+        "tf_efficientnet_lite1",
+        "timm/tf_efficientnet_lite1.in1k",
+        _APACHE,
+        InputSpec(240, mean=_HALF, std=_HALF),
     ),
     "efficientnet_b0": BackboneEntry(
         _timm("efficientnet_b0"), 1280, "timm", "efficientnet_b0", "timm/efficientnet_b0.ra_in1k", _APACHE
@@ -128,6 +152,8 @@ BACKBONES: dict[str, BackboneEntry] = {
         InputSpec(224, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
         maps=False,
     ),
+    # Sizes are those of the bundle's member: inference.members.
+    "genu_kl": BackboneEntry(_of_a_bundle, 0, "bundle", "", None, _APACHE, maps=False),
 }
 
 

@@ -6,7 +6,7 @@ Weights are safetensors and nothing else. What decides the answer is told by one
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,6 +20,7 @@ from inference.backbones import BackboneEntry, InputSpec, entry
 from inference.bert import BertShape, TextTower, WordPiece
 from inference.dinov2 import read_dinov2
 from inference.errors import BundleError
+from inference.preprocess import PreprocessSpec
 
 Features = Literal["pooled", "layers", "patches"]
 LAYERS = 4  # the last ones of a network, of which `layers` gives the means
@@ -42,6 +43,8 @@ class FrozenBackbone:
     name: in the table. trunk: timm's network without its head. projection: of its vector, or None.
     text: the text tower of a pair that has one, whose answers live in the same space; None without a vocabulary.
     width: of the pooled vector. digest: of what was read. synthetic: the files say that their weights are random.
+    settings: the contents of its configuration files by name; with `weights_of` it can be built again.
+    crop: how its knees have to be cut out; None where any crop of the input's size will do.
     """
 
     name: str
@@ -52,6 +55,8 @@ class FrozenBackbone:
     width: int
     digest: str
     synthetic: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    crop: PreprocessSpec | None = None
 
     def to(self, device: torch.device) -> "FrozenBackbone":
         """The same on a device; moves this one's parameters."""
@@ -107,11 +112,16 @@ def load_frozen(name: str, folder: Path) -> FrozenBackbone:
         name: in inference.backbones.
         folder: config.json (timm, DINOv2) or open_clip_config.json (BiomedCLIP), weights as safetensors, and
             for the text tower vocab.txt or tokenizer.json. `"synthetic": true` in a configuration marks random weights.
+            Of `genu_kl` the folder of a bundle.
 
     Raises:
         BundleError: unknown name, nothing to load, only pickled weights, or weights that do not fit.
     """
     known = entry(name)
+    if known.family == "bundle":
+        from inference.members import load_member  # it makes what this module describes
+
+        return load_member(name, str(folder))[0]
     path = weights_file(folder)
     try:
         settings = _settings(folder)
@@ -120,7 +130,39 @@ def load_frozen(name: str, folder: Path) -> FrozenBackbone:
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{folder} holds no usable {name}: {type(error).__name__}: {error}") from error
     synthetic = any(values.get("synthetic") is True for values in settings.values())
-    return replace(ready(loaded), digest=_digest(folder, path), synthetic=synthetic)
+    return replace(ready(loaded), digest=_digest(folder, path), synthetic=synthetic, settings=settings)
+
+
+def weights_of(backbone: FrozenBackbone) -> State:
+    """The weights of the image tower by the names that `rebuild` takes, as they are: on the CPU, in their own type."""
+    state: State = {}
+    clip = entry(backbone.name).family == "clip"
+    parts = {"visual.trunk." if clip else "": backbone.trunk, "visual.head.proj.": backbone.projection}
+    for prefix, part in parts.items():
+        if part is not None:
+            state |= {prefix + name: values.detach().cpu().contiguous() for name, values in part.state_dict().items()}
+    return state
+
+
+def rebuild(name: str, settings: Mapping[str, Any], state: State, folder: Path) -> FrozenBackbone:
+    """A backbone without its text tower, from `settings` and `weights_of` of a loaded one; its digest is empty.
+
+    Args:
+        name: in inference.backbones.
+        settings: contents of its configuration files by name.
+        state: its weights, floats of any precision; they are used in single.
+        folder: where they come from, for messages; must hold no vocabulary.
+
+    Raises:
+        BundleError: unknown name, or weights that do not fit the settings.
+    """
+    known = entry(name)
+    config = {**settings.get("config.json", {}), "num_classes": 0}  # the classifier was left behind
+    try:
+        loaded = _FAMILIES[known.family](name, known, folder, {**settings, "config.json": config}, state)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{folder} holds no usable {name}: {type(error).__name__}: {error}") from error
+    return replace(ready(loaded), settings=settings)
 
 
 def ready(loaded: FrozenBackbone) -> FrozenBackbone:
@@ -236,10 +278,17 @@ def _read_clip(
     return FrozenBackbone(name, trunk, projection, text, spec, out, "", False)
 
 
+def _read_member(name: str, _: BackboneEntry, __: Path, settings: Mapping[str, Any], state: State) -> FrozenBackbone:
+    from inference.members import read_member  # it makes what this module describes
+
+    return read_member(name, settings, state)
+
+
 _FAMILIES: dict[str, Callable[[str, BackboneEntry, Path, Mapping[str, Any], State], FrozenBackbone]] = {
     "timm": _read_timm,
     "dinov2": _read_dinov2,
     "clip": _read_clip,
+    "bundle": _read_member,
 }
 
 

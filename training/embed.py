@@ -127,7 +127,7 @@ def specification(plan: EmbedPlan, backbone: FrozenBackbone, called: str) -> Emb
         backbone=plan.backbone,
         weights=called,
         weights_digest=backbone.digest,
-        crop=plan.crop or PreprocessSpec(crop_size=backbone.input.size, size=(backbone.input.size,) * 2),
+        crop=plan.crop or crop_of(backbone),
         input=backbone.input,
         features=plan.features,
         precision=plan.precision,
@@ -137,6 +137,12 @@ def specification(plan: EmbedPlan, backbone: FrozenBackbone, called: str) -> Emb
         deployed_use=terms.deployed,
         texts=backbone.text is not None,
     )
+
+
+def crop_of(backbone: FrozenBackbone) -> PreprocessSpec:
+    """How knees are cut out for a backbone: its own way, or the defaults at the size that it sees."""
+    size = backbone.input.size
+    return backbone.crop or PreprocessSpec(crop_size=size, size=(size, size))
 
 
 @dataclass(eq=False)

@@ -19,12 +19,13 @@ def add_command(commands: Any) -> None:
     embed.add_argument(
         "--backbone",
         required=True,
-        help="efficientnet_b0, convnext_small, mobilenetv2_100, rad_dino or biomedclip",
+        help="efficientnet_b0, convnext_small, mobilenetv2_100, rad_dino, biomedclip, or genu_kl (the KL bundle's own)",
     )
     embed.add_argument(
         "--weights",
         default=None,
-        help="folder with safetensors, the quantised .tflite, or OWNER/NAME[@REVISION] on the hub (default: the usual)",
+        help="folder with safetensors, the quantised .tflite, or OWNER/NAME[@REVISION] on the hub; of genu_kl "
+        "BUNDLE[#MEMBER] (default: the usual)",
     )
     embed.add_argument("--out", type=Path, required=True, help="folder of the embeddings; also their cache")
     embed.add_argument(

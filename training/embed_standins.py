@@ -16,6 +16,7 @@ from torch import nn
 
 from inference.backbones import BACKBONES, entry  # before timm: it makes torchvision importable
 from inference.bert import BertShape, TextTower, WordPiece, describe
+from training.standin import write_random_bundle
 
 _CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
 # timm offers no smaller ones of the others; they are small.
@@ -31,7 +32,7 @@ def write_standin(name: str, folder: Path, *, seed: int = 0, full: bool = False)
     known = entry(name)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    {"timm": _timm, "dinov2": _dinov2, "clip": _clip}[known.family](name, folder, full)
+    {"timm": _timm, "dinov2": _dinov2, "clip": _clip, "bundle": _bundle}[known.family](name, folder, full)
     return folder
 
 
@@ -97,6 +98,10 @@ def as_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             name = re.sub(pattern, replacement, name)  # noqa: PLW2901
         found[name] = values
     return found
+
+
+def _bundle(_: str, folder: Path, __: bool) -> None:
+    write_random_bundle(folder)
 
 
 def _clip(_: str, folder: Path, full: bool) -> None:

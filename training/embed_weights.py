@@ -9,6 +9,7 @@ import torch
 from inference.backbones import InputSpec, entry
 from inference.errors import BundleError, DataError
 from inference.frozen import FrozenBackbone, load_frozen, ready, weights_file
+from inference.members import load_member
 from training.tflite_weights import load_into, read_folded
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -22,12 +23,15 @@ def load_weights(name: str, weights: str | None) -> tuple[FrozenBackbone, str]:
     Args:
         name: of the table in inference.backbones.
         weights: a local folder, a .tflite file (mobilenetv2_100), or OWNER/NAME[@REVISION] on the hub, which is fetched
-            once into the hub's own cache; None for the table's repository.
+            once into the hub's own cache; None for the table's repository. Of genu_kl as for
+            `inference.members.load_member`: None for the bundle that ships.
 
     Raises:
         BundleError: unknown name, weights that do not fit, or pickled ones.
         DataError: nothing of that name is here, and the hub does not answer or has it not.
     """
+    if entry(name).family == "bundle":
+        return load_member(name, weights)
     chosen = weights or entry(name).weights
     if chosen is None:
         raise DataError(f"no weights of {name!r} are published under a usual name: give --weights FOLDER.")
@@ -73,4 +77,7 @@ def _tflite(name: str, path: Path) -> FrozenBackbone:
     load_into(trunk, read_folded(path), images)
     spec = InputSpec(224, (_GREY,) * 3, (_GREY,) * 3)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ready(FrozenBackbone(name, trunk, None, None, spec, entry(name).features, digest, False))
+    shown = {"input_size": [3, spec.size, spec.size], "mean": list(spec.mean), "std": list(spec.std)}
+    config = {"architecture": name, "model_args": {"pad_type": "same"}, "pretrained_cfg": shown}
+    settings = {"config.json": config}
+    return ready(FrozenBackbone(name, trunk, None, None, spec, entry(name).features, digest, False, settings=settings))
