@@ -102,7 +102,7 @@ class Bundle:
             inputs = apply(images, network.spec)
             logits.append(logits_and_maps(network.model.backbone, network.model.head, inputs))
         probabilities = self._calibrated(torch.stack([found[0] for found in logits]).mean(dim=0)).cpu()
-        findings = tuple(_finding(row, self.manifest.decoder) for row in probabilities)
+        findings = tuple(_finding(row, self.manifest) for row in probabilities)
         grades = torch.tensor([finding.grade for finding in findings], device=self.device)
         for network, (_, features, weights) in zip(self.networks, logits, strict=True):
             chosen = weights[torch.arange(len(grades)), grades]
@@ -123,12 +123,17 @@ def decode(probabilities: npt.NDArray[np.float64], decoder: str) -> npt.NDArray[
     return np.asarray(np.floor(probabilities @ np.arange(GRADES) + 0.5), np.int64)
 
 
-def _finding(row: torch.Tensor, decoder: str) -> KLFinding:
+def _finding(row: torch.Tensor, manifest: Manifest) -> KLFinding:
     values = row.double()
     values = values / values.sum()
-    grade = int(decode(values.numpy()[None], decoder)[0])
+    grades = decode(values.numpy()[None], manifest.decoder)
     first, second, third, fourth, fifth = (float(value) for value in values)
-    return KLFinding(grade, (first, second, third, fourth, fifth), float(expected_grade(values[None])[0]))
+    chances, expected = (first, second, third, fourth, fifth), float(expected_grade(values[None])[0])
+    if manifest.conformal is None:
+        return KLFinding(int(grades[0]), chances, expected)
+    members = manifest.conformal.members(values.numpy()[None], grades)[0]
+    within = tuple(int(grade) for grade in members.nonzero()[0])
+    return KLFinding(int(grades[0]), chances, expected, within, manifest.conformal.coverage)
 
 
 def _network(manifest: Manifest, position: int, tensors: dict[str, torch.Tensor], device: torch.device) -> Network:

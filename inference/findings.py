@@ -182,13 +182,28 @@ class KLFinding:
     """Kellgren-Lawrence grade of one knee.
 
     `grade` 0..4; `probabilities` five values that sum to 1, calibrated; `expected` the mean grade; `conformal_set` the
-    grades of a conformal set when the bundle carries one.
+    grades of a conformal set when the bundle carries one: neighbours, `grade` among them; `coverage`, 0..1, is the
+    share of knees whose true grade is in theirs.
     """
 
     grade: int
     probabilities: tuple[float, float, float, float, float]
     expected: float
     conformal_set: tuple[int, ...] | None = None
+    coverage: float | None = None
+
+    @property
+    def words(self) -> str:
+        """For example "KL 2 (2-3, 90 %)"; without a set "KL 2"."""
+        return f"KL {self.grade}" + (f" ({self.set_words})" if self.set_words else "")
+
+    @property
+    def set_words(self) -> str:
+        """For example "2-3, 90 %", or "2, 90 %" for a set of one grade; empty without a set."""
+        if not self.conformal_set or self.coverage is None:
+            return ""
+        low, high = min(self.conformal_set), max(self.conformal_set)
+        return f"{low}{f'-{high}' if high > low else ''}, {100 * self.coverage:g} %"
 
 
 @dataclass(frozen=True, eq=False)

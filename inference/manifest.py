@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.bundle_files import SHIPPED, device_uid, read_values, readers, verify
+from inference.conformal import Conformal
 from inference.errors import BundleError
 from inference.findings import ModelIdentity
 
@@ -41,7 +42,8 @@ class Member:
 class Manifest:
     """The typed contents of bundle.json.
 
-    `files` maps file names to SHA-256 in hex; `calibration` holds "temperature"; `metrics` and `training` are for
+    `files` maps file names to SHA-256 in hex; `calibration` holds "temperature", and where they were made "conformal"
+    and "unlike" (the limit of the score of knees that are unlike the training ones); `metrics` and `training` are for
     people.
     """
 
@@ -58,6 +60,8 @@ class Manifest:
     digest: str
     metrics: Mapping[str, Any]
     training: Mapping[str, Any]
+    conformal: Conformal | None = None
+    unlike_limit: float | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -78,6 +82,8 @@ class Manifest:
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "Manifest":
         if values["decoder"] not in DECODERS:
             raise ValueError(f"decoder {values['decoder']!r} is none of {', '.join(DECODERS)}")
+        calibration = values["calibration"]
+        conformal, unlike = calibration.get("conformal"), calibration.get("unlike")
         return cls(
             folder=folder,
             name=str(values["name"]),
@@ -85,13 +91,15 @@ class Manifest:
             task=str(values["task"]),
             synthetic=bool(values["synthetic"]),
             members=tuple(Member(str(m["name"]), str(m["backbone"]), dict(m["spec"])) for m in values["members"]),
-            temperature=float(values["calibration"]["temperature"]),
+            temperature=float(calibration["temperature"]),
             decoder=str(values["decoder"]),
             files=dict(values["files"]),
             probe_tolerance=float(values["probe"]["tolerance"]),
             digest=digest,
             metrics=values.get("metrics", {}),
             training=values.get("training", {}),
+            conformal=None if conformal is None else Conformal.from_json(conformal),
+            unlike_limit=None if unlike is None else float(unlike["limit"]),
         )
 
     def verify_files(self) -> None:
@@ -110,6 +118,8 @@ class Manifest:
         """
         networks = "+".join(member.backbone for member in self.members)
         used = f"networks={networks}; temperature={self.temperature:.4f}; decoder={self.decoder}; {readers()}"
+        if self.conformal is not None:
+            used += f"; conformal coverage={self.conformal.coverage:g}"
         return ModelIdentity(
             name=self.name,
             version=self.version,

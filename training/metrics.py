@@ -52,6 +52,13 @@ def bootstrap(
     figure: Callable[[Ints], float], subjects: Sequence[str], *, rounds: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % percentile interval of `figure(rows)` under resampling of patients, both knees together."""
+    draws = resampled(figure, subjects, rounds=rounds, seed=seed)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled(figure: Callable[[Ints], float], subjects: Sequence[str], *, rounds: int, seed: int = 0) -> list[float]:
+    """`figure(rows)` of `rounds` draws of as many patients, with replacement."""
     generator = np.random.default_rng(seed)
     _, codes = np.unique(np.asarray(subjects), return_inverse=True)
     rows_of = [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
@@ -59,5 +66,4 @@ def bootstrap(
     for _ in range(rounds):
         chosen = generator.integers(0, len(rows_of), len(rows_of))
         draws.append(figure(np.concatenate([rows_of[i] for i in chosen])))
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
+    return draws
