@@ -149,11 +149,6 @@ def test_missing_tables_are_errors(release: Release, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="AllClinical of none"):
         (release.tables / "AllClinical_ASCII/AllClinical00.txt").unlink()
         release.cohort()
-    sas = tmp_path / "sas"
-    sas.mkdir()
-    (sas / "kxr_sq_bu00.sas7bdat").touch()
-    with pytest.raises(DataError, match="reads the text release"):
-        oai_xr.read(sas, release.index(), release.folder)
 
 
 def test_films_of_no_known_series_or_visit_are_errors(release: Release) -> None:

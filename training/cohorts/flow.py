@@ -16,10 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from training.cohorts.rules import Counts, Step
+from training.cohorts.rules import Counts, SeriesCounts, Step
 
-_UNITS = tuple(entry.name for entry in fields(Counts))
-_SINGLE = ("patient", "study", "image", "knee")
+_SINGLE = {"patients": "patient", "studies": "study", "images": "image", "series": "series", "knees": "knee"}
 _KEPT, _DROPPED, _LINE = "#E8F1F8", "#FBEEE4", "#33475B"
 _ROW = 0.98  # inches from box to box
 _WIDTH = 10.5  # inches
@@ -29,7 +28,8 @@ def write(steps: Sequence[Step], out: Path) -> None:
     """Write flow.csv, flow.md, flow.png and flow.svg into a folder that exists."""
     with (out / "flow.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["rule", "sentence", *(f"kept_{name}" for name in _UNITS), *(f"dropped_{n}" for n in _UNITS)])
+        units = _units(steps[0].kept)
+        writer.writerow(["rule", "sentence", *(f"kept_{name}" for name in units), *(f"dropped_{n}" for n in units)])
         writer.writerows((step.name, step.sentence, *astuple(step.kept), *astuple(step.dropped)) for step in steps)
     (out / "flow.md").write_text(markdown(steps), encoding="utf-8")
     draw(steps, out / "flow.png")
@@ -38,7 +38,8 @@ def write(steps: Sequence[Step], out: Path) -> None:
 
 def markdown(steps: Sequence[Step]) -> str:
     """The flow as a table: of each rule what stays, and in brackets what it dropped."""
-    lines = [f"| rule | {' | '.join(_UNITS)} |", "|---|" + "---:|" * len(_UNITS)]
+    units = _units(steps[0].kept)
+    lines = [f"| rule | {' | '.join(units)} |", "|---|" + "---:|" * len(units)]
     for step in steps:
         pairs = zip(astuple(step.kept), astuple(step.dropped), strict=True)
         cells = [f"{kept:,} (−{lost:,})" if lost else f"{kept:,}" for kept, lost in pairs]
@@ -75,8 +76,12 @@ def draw(steps: Sequence[Step], path: Path) -> None:
         image.convert("RGB").quantize(32, dither=Image.Dither.NONE).save(path)
 
 
-def _counts(counts: Counts) -> str:
-    pairs = ((getattr(counts, plural), plural, single) for plural, single in zip(_UNITS, _SINGLE, strict=True))
+def _units(counts: Counts | SeriesCounts) -> tuple[str, ...]:
+    return tuple(entry.name for entry in fields(counts))
+
+
+def _counts(counts: Counts | SeriesCounts) -> str:
+    pairs = ((getattr(counts, plural), plural, _SINGLE[plural]) for plural in _units(counts))
     return " · ".join(f"{number:,} {single if number == 1 else plural}" for number, plural, single in pairs)
 
 

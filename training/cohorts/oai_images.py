@@ -32,7 +32,7 @@ def read_images(index: Path, export: Path, films: pl.DataFrame) -> tuple[pl.Data
         DataError: nothing says which series a film is of, or no film is of a visit with readings.
     """
     rows = read_index(index, optional=("StudyDate", "SeriesDescription", "AccessionNumber"))
-    contents, listed = _contents(export)
+    contents, listed = read_contents(export)
     folder = pl.col("path").str.replace_all(r"\\", "/").str.replace(r"/[^/]*$", "")
     rows = rows.with_columns(folder=folder).join(contents, on="folder", how="left", maintain_order="left")
     series = pl.coalesce("listed_series", "SeriesDescription").str.strip_chars()
@@ -57,7 +57,12 @@ def _barcode(column: pl.Expr) -> pl.Expr:
     return column.str.strip_chars().str.strip_chars_start("0")
 
 
-def _contents(export: Path) -> tuple[pl.DataFrame, list[Path]]:
+def read_contents(export: Path) -> tuple[pl.DataFrame, list[Path]]:
+    """The contents.csv files of an export: folder, participant, listed_date, listed_barcode, listed_series.
+
+    Raises:
+        DataError: one of them lacks a column.
+    """
     listed = sorted(path for depth in ("", "*/", "*/*/") for path in export.glob(f"{depth}contents.csv"))
     parts = []
     for path in listed:

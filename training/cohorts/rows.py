@@ -24,7 +24,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,23 @@ COLUMNS: dict[str, pl.DataType] = {
     "flipped": pl.Boolean(),
     "inverted": pl.Boolean(),
 }
+_LAST: dict[str, pl.DataType] = {"days_between": pl.Int32(), "split": pl.String()}  # of sources that have them
 _INDEX = ("path", "reason", "SOPInstanceUID", "StudyInstanceUID", "PatientID")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a source found: its knees before any rule, the names of its targets, what was cleaned, the files read."""
+    """What a source found: its knees before any rule, the names of its targets, what was cleaned, the files read.
+
+    `columns` are those of cohort.parquet, with their types, before the targets.
+    """
 
     name: str
     knees: pl.DataFrame
     targets: tuple[str, ...]
     inputs: tuple[Path, ...]
     cleaned: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, pl.DataType] = field(default_factory=lambda: dict(COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -129,16 +134,15 @@ def select(source: Source, rules: Rules) -> Cohort:
     """
     kept, steps = apply(source.knees, rules)
     if kept.is_empty():
-        last = next(step.name for step in steps if step.kept.images == 0)
+        last = next(step.name for step in steps if astuple(step.kept)[2] == 0)
         raise DataError(f"the rules keep no knee of {source.name}: after {last!r} none is left.")
     for column in ("side", "path", source.targets[0]):
         lacking = kept[column].null_count()
         if lacking:
             raise DataError(f"the rules keep {lacking} knee(s) without {column}: add a rule that drops them.")
-    extra = [name for name in ("split",) if name in kept.columns]
-    columns = [pl.col(name).cast(kind) for name, kind in COLUMNS.items()]
-    targets = [pl.col(name).cast(pl.Float64) for name in source.targets if name not in COLUMNS]
-    knees = kept.select(*columns, *targets, pl.col("days_between").cast(pl.Int32), *extra).sort("knee")
+    kinds = {**source.columns, **{name: pl.Float64() for name in source.targets if name not in source.columns}}
+    kinds |= {name: kind for name, kind in _LAST.items() if name in kept.columns}
+    knees = kept.select(pl.col(name).cast(kind) for name, kind in kinds.items()).sort("knee")
     twice = knees.filter(pl.col("knee").is_duplicated())["knee"].n_unique()
     if twice:
         raise DataError(f"{twice} knee(s) are in {source.name} more than once: one row an image and side is meant.")

@@ -8,7 +8,7 @@ the rules before it kept.
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from inference.errors import DataError
 CONDITIONS = ("one_of", "none_of", "at_least", "at_most", "more_than", "less_than")
 _KEYS = {"name", "sentence", "dropped", "column", "missing", *CONDITIONS}
 _LISTS = ("one_of", "none_of")
-_UNITS = {"patients": "PatientID", "studies": "StudyInstanceUID", "images": "SOPInstanceUID", "knees": "knee"}
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,30 @@ class Rules:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many there are of each."""
+    """How many there are of each; a knee of an image."""
 
     patients: int
     studies: int
     images: int
     knees: int
 
-    def less(self, other: "Counts") -> "Counts":
+    def less(self, other: "Counts | SeriesCounts") -> "Counts":
         """What is gone when `other` is left."""
-        return Counts(*(getattr(self, name) - getattr(other, name) for name in _UNITS))
+        return Counts(*(mine - left for mine, left in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class SeriesCounts:
+    """How many there are of each, where a row is a series of one knee; a knee of a patient, whenever it was imaged."""
+
+    patients: int
+    studies: int
+    series: int
+    knees: int
+
+    def less(self, other: "Counts | SeriesCounts") -> "SeriesCounts":
+        """What is gone when `other` is left."""
+        return SeriesCounts(*(mine - left for mine, left in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -92,12 +105,12 @@ class Step:
     name: str
     sentence: str
     loss: str
-    kept: Counts
-    dropped: Counts
+    kept: Counts | SeriesCounts
+    dropped: Counts | SeriesCounts
 
 
 def shipped(source: str) -> Path:
-    """The rules that come with Genu for a source (mrkr, oai_xr, table)."""
+    """The rules that come with Genu for a source (mrkr, oai_xr, oai_mri, table, table_series)."""
     return Path(str(files("training.cohorts") / f"{source}.toml"))
 
 
@@ -183,7 +196,8 @@ def apply(knees: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[Step]]:
     """The knees that every rule keeps, and the flow.
 
     Args:
-        knees: one row a knee of an image; an image of which no knee is known has one row, whose `knee` is null.
+        knees: one row a knee of an image; an image of which no knee is known has one row, whose `knee` is null. Or
+            one row a series of a knee (SeriesInstanceUID without SOPInstanceUID), with the knee's name in `of_knee`.
         rules: applied in their order.
 
     Raises:
@@ -208,6 +222,12 @@ def apply(knees: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[Step]]:
     return knees, steps
 
 
-def count(knees: pl.DataFrame) -> Counts:
-    """Patients, studies, images and knees among these rows."""
-    return Counts(*(knees[column].drop_nulls().n_unique() for column in _UNITS.values()))
+def count(knees: pl.DataFrame) -> Counts | SeriesCounts:
+    """Patients, studies, images or series, and knees among these rows."""
+    if "SOPInstanceUID" in knees.columns:
+        return Counts(*_distinct(knees, "SOPInstanceUID", "knee"))
+    return SeriesCounts(*_distinct(knees, "SeriesInstanceUID", "of_knee"))
+
+
+def _distinct(knees: pl.DataFrame, *columns: str) -> list[int]:
+    return [knees[name].drop_nulls().n_unique() for name in ("PatientID", "StudyInstanceUID", *columns)]

@@ -26,8 +26,8 @@ TARGETS = ("pain", "womac_pain", "koos_pain", "nrs_pain", "kl")
 _OPTIONAL = (
     "PatientID", "age", "sex", "race", "kl", "split", "laterality", "flipped", "inverted", "StudyDate", "days_between",
 )  # fmt: skip
-_SIDES: dict[str, str | None] = {"L": "L", "R": "R", "B": "B", "left": "L", "right": "R", "both": "B", "-1": None}
-_SEXES: dict[str, str | None] = {"M": "M", "F": "F", "male": "M", "female": "F", "O": None, "unknown": None}
+SIDES: dict[str, str | None] = {"L": "L", "R": "R", "B": "B", "left": "L", "right": "R", "both": "B", "-1": None}
+SEXES: dict[str, str | None] = {"M": "M", "F": "F", "male": "M", "female": "F", "O": None, "unknown": None}
 
 
 def read(table: Path, index: Path, export: Path, targets: Sequence[str] = ()) -> Source:
@@ -42,17 +42,17 @@ def read(table: Path, index: Path, export: Path, targets: Sequence[str] = ()) ->
     Raises:
         DataError: a column is missing, a side or sex is none, or table and export do not meet.
     """
-    there = _names(table)
+    there = names(table)
     chosen = tuple(targets) or tuple(name for name in TARGETS if name in there)
     if not chosen:
         raise DataError(f"{table} has no target: none of {', '.join(TARGETS)} is among {', '.join(there)}.")
     key = "SOPInstanceUID" if "SOPInstanceUID" in there else "file"
     known = {key, "side", *chosen, *_OPTIONAL}
     extra = [name for name in there if name not in known and name not in ("path", "in_export", "labelled", "file")]
-    raw = scan(table, (key, "side", *chosen, *extra), _separator(table), [n for n in _OPTIONAL if n not in chosen])
+    raw = scan(table, (key, "side", *chosen, *extra), separator(table), [n for n in _OPTIONAL if n not in chosen])
     frame = raw.collect()
     cleaned = {"duplicate rows dropped": len(frame) - len(frame := frame.unique(maintain_order=True))}
-    for column, codes in {"side": _SIDES, "laterality": _SIDES, "sex": _SEXES}.items():
+    for column, codes in {"side": SIDES, "laterality": SIDES, "sex": SEXES}.items():
         frame = coded(frame, column, codes, table.name)
     odd = frame.filter(pl.col("side").is_in(["L", "R", "B"]), pl.col("laterality") != pl.col("side")).filter(
         pl.col("laterality") != "B"
@@ -72,18 +72,24 @@ def read(table: Path, index: Path, export: Path, targets: Sequence[str] = ()) ->
     return Source("table", _knees(frame), chosen, (table, index), cleaned)
 
 
-def _names(table: Path) -> list[str]:
+def names(table: Path) -> list[str]:
+    """The columns of a table.
+
+    Raises:
+        DataError: it is missing, or no table.
+    """
     if not table.is_file():
         raise DataError(f"the table {table} is missing.")
     try:
         if table.suffix.lower() == ".parquet":
             return pl.scan_parquet(table).collect_schema().names()
-        return pl.scan_csv(table, separator=_separator(table), infer_schema=False).collect_schema().names()
+        return pl.scan_csv(table, separator=separator(table), infer_schema=False).collect_schema().names()
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{table} is not a table that can be read ({type(error).__name__}).") from error
 
 
-def _separator(table: Path) -> str:
+def separator(table: Path) -> str:
+    """What stands between the values of a text table."""
     return "\t" if table.suffix.lower() in (".tsv", ".tab") else ","
 
 
