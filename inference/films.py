@@ -26,7 +26,7 @@ from inference.findings import (
 from inference.fitness import unfit_exposure, unfit_looks, unfit_place
 from inference.markers import MarkerReader
 from inference.pixels import DisplayImage
-from inference.preprocess import PreprocessSpec, crop, equalise_flat
+from inference.preprocess import PreprocessSpec, crop, equalise_flat, prepare, stored
 from inference.sides import BOTH, Letter, Proven, Shown, Unproven, settle
 from inference.spacing import pixel_shape, spacing_of
 from inference.studies import Candidate
@@ -58,6 +58,11 @@ class ExaminedFilm:
     knees: tuple[FoundKnee, ...]
     refusals: tuple[Refusal, ...]
     look: FilmLook
+
+    def cut(self, knee: FoundKnee, found_by: PreprocessSpec, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+        """One of its knees, found with the spec `found_by`, cut out by another: uint8 (S, S) on that one's side."""
+        mirror = knee.mirrored == (spec.canonical_side is found_by.canonical_side)
+        return stored(prepare(self.values, knee.box, spec, mirror=mirror))
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,8 +231,7 @@ class _Film:
             self.seen[number] = replace(self.seen[number], side=proven.side, code=code)
             return
         values = equalise_flat(cut, self.spec)
-        stored = np.asarray((values * 255).round(), np.uint8)
-        self.seen[number] = replace(self.seen[number], side=proven.side, crop=stored)
+        self.seen[number] = replace(self.seen[number], side=proven.side, crop=stored(values))
         self.steps.append(Step(name, "fit to be scored: whole, large enough, no metal, no cast, well exposed."))
         location = Evidence("anatomy", "pixels", f"knee score {sighting.score:.2f}", "knee")
         evidence = (*self.candidate.evidence, *proven.evidence, location, *self.said)

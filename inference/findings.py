@@ -206,6 +206,21 @@ class KLFinding:
         return f"{low}{f'-{high}' if high > low else ''}, {100 * self.coverage:g} %"
 
 
+@dataclass(frozen=True)
+class PainFinding:
+    """Pain of one knee as a model predicts it from the image; never what a patient said.
+
+    `score`, `low` and `high` in points, 0 no pain to 10 worst pain; `low` to `high` is made to hold `coverage` of the
+    scores that patients report. `model` said so, another one than that of the grade.
+    """
+
+    score: float
+    low: float
+    high: float
+    coverage: float
+    model: ModelIdentity
+
+
 @dataclass(frozen=True, eq=False)
 class Saliency:
     """Where the model looked: non-negative, 0..1, float32 of shape (h, w), stretched over `box` of the source image.
@@ -231,6 +246,17 @@ class KneeFinding:
     saliency: Saliency
     evidence: tuple[Evidence, ...] = ()
     spacing: Spacing | None = None  # None where nobody asked the header
+    pain: PainFinding | None = None  # None without a bundle for it
+
+    @property
+    def models(self) -> tuple[ModelIdentity, ...]:
+        """All models that spoke about this knee, that of the grade first."""
+        return (self.model,) if self.pain is None else (self.model, self.pain.model)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any of them is a stand-in, whose output must say so."""
+        return any(model.synthetic for model in self.models)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A study in, its findings out: selection, pixels, knees and sides, preprocessing, networks, explanation.
 
-Images are decoded one after another and knees go through the networks in one batch per study.
+Images are decoded one after another and knees go through the grader's networks in one batch per study.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,39 @@ import numpy.typing as npt
 import torch
 
 from inference.bundle import Bundle
-from inference.errors import BundleError, RefusalError
+from inference.errors import RefusalError
 from inference.explain import to_source
-from inference.films import FilmReader, FoundKnee
+from inference.films import ExaminedFilm, FilmReader, FoundKnee
 from inference.finder import Finder
-from inference.findings import FilmLook, KneeFinding, ModelIdentity, Refusal, Saliency, SourceImage, Step, StudyFindings
+from inference.findings import (
+    FilmLook,
+    KLFinding,
+    KneeFinding,
+    ModelIdentity,
+    PainFinding,
+    Refusal,
+    Saliency,
+    SourceImage,
+    Step,
+    StudyFindings,
+)
+from inference.installed import installed
 from inference.limits import DEFAULT_LIMITS, Limits
 from inference.markers import MarkerReader
+from inference.pain import PainBundle
+from inference.pain_manifest import PainManifest
 from inference.pixels import load_display
 from inference.reading import StudyInput
 from inference.studies import Candidate, select, source_of
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """One knee on its way through the networks; `for_pain` uint8 (S, S), None without a bundle for it."""
+
+    knee: FoundKnee
+    source: SourceImage
+    for_pain: npt.NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +54,7 @@ class Predictor:
     bundle: Bundle
     reader: FilmReader
     limits: Limits = DEFAULT_LIMITS
+    pain: PainBundle | None = None
 
     @classmethod
     def load(
@@ -39,29 +63,32 @@ class Predictor:
         *,
         threads: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        allow_undeployed: bool = False,
     ) -> "Predictor":
         """Load the bundles, each checked against its stored probe.
 
         Args:
-            folders: bundle folders; at present exactly one, of the task "kl".
+            folders: bundle folders, at most one of each task: "kl" (the one that ships where none is named), "pain".
             threads: of the networks on the CPU; None leaves torch's choice.
             limits: for reading files.
+            allow_undeployed: load bundles although the terms of their weights exclude use in a running service.
 
         Raises:
-            BundleError: a bundle does not load, has a task that is not known, or there is not one of each task.
+            BundleError: a bundle does not load, has a task that is not known, is the second of its task, or must not
+                be used here.
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        bundles = [Bundle.load(folder) for folder in folders]
-        tasks = [bundle.manifest.task for bundle in bundles]
-        if tasks != ["kl"]:
-            raise BundleError(f"the bundles have the tasks {tasks}; exactly one bundle with the task 'kl' is needed.")
-        return cls(bundles[0], FilmReader(Finder.load(), MarkerReader.load()), limits)
+        grader, *others = installed(folders, allow_undeployed=allow_undeployed)
+        pain = [PainBundle.load(manifest.folder) for manifest in others if isinstance(manifest, PainManifest)]
+        reader = FilmReader(Finder.load(), MarkerReader.load())
+        return cls(Bundle.load(grader.folder), reader, limits, pain[0] if pain else None)
 
     @property
     def identities(self) -> tuple[ModelIdentity, ...]:
         """Who speaks in the reports."""
-        return (self.bundle.manifest.identity(),)
+        grader = self.bundle.manifest.identity()
+        return (grader,) if self.pain is None else (grader, self.pain.manifest.identity())
 
     def score(
         self,
@@ -80,7 +107,7 @@ class Predictor:
         """
         selection = select(study, accept_secondary_capture=accept_secondary_capture)
         refusals = list(selection.refusals)
-        knees: list[tuple[FoundKnee, SourceImage]] = []
+        knees: list[_Cut] = []
         renderings: dict[str, npt.NDArray[np.uint8]] = {}
         looks = list(selection.looks)
         for candidate in selection.candidates:
@@ -93,7 +120,7 @@ class Predictor:
             film = self.reader.examine(image, candidate, self.bundle.spec)
             renderings[image.source.sop_instance_uid] = (film.values * 255).round().astype(np.uint8)
             refusals += film.refusals
-            knees += [(knee, image.source) for knee in film.knees]
+            knees += [_Cut(knee, image.source, self._cut_for_pain(film, knee)) for knee in film.knees]
             looks.append(film.look)
         return StudyFindings(
             study_instance_uid=study.study_instance_uid,
@@ -106,25 +133,34 @@ class Predictor:
             looks=tuple(sorted(looks, key=lambda look: look.source.sop_instance_uid)),
         )
 
-    def _findings(self, knees: list[tuple[FoundKnee, SourceImage]]) -> tuple[KneeFinding, ...]:
-        if not knees:
+    def _cut_for_pain(self, film: ExaminedFilm, knee: FoundKnee) -> npt.NDArray[np.uint8] | None:
+        return None if self.pain is None else film.cut(knee, self.bundle.spec, self.pain.spec)
+
+    def _findings(self, cuts: list[_Cut]) -> tuple[KneeFinding, ...]:
+        if not cuts:
             return ()
-        crops = np.stack([knee.crop for knee, _ in knees])[:, None]
+        crops = np.stack([cut.knee.crop for cut in cuts])[:, None]
         prediction = self.bundle.predict(torch.from_numpy(crops))
         model = self.identities[0]
         return tuple(
             KneeFinding(
-                side=knee.side,
-                source=source,
-                box=knee.box,
+                side=cut.knee.side,
+                source=cut.source,
+                box=cut.knee.box,
                 kl=finding,
                 model=model,
-                saliency=Saliency(to_source(values, mirrored=knee.mirrored), knee.box),
-                evidence=knee.evidence,
-                spacing=knee.spacing,
+                saliency=Saliency(to_source(values, mirrored=cut.knee.mirrored), cut.knee.box),
+                evidence=cut.knee.evidence,
+                spacing=cut.knee.spacing,
+                pain=self._pain(cut, finding),
             )
-            for (knee, source), finding, values in zip(knees, prediction.findings, prediction.maps, strict=True)
+            for cut, finding, values in zip(cuts, prediction.findings, prediction.maps, strict=True)
         )
+
+    def _pain(self, cut: _Cut, kl: KLFinding) -> PainFinding | None:
+        if self.pain is None or cut.for_pain is None:
+            return None
+        return self.pain.predict(cut.for_pain[None], [cut.knee.side], [kl.grade])[0]
 
 
 def _unread(candidate: Candidate, refusal: Refusal) -> FilmLook:

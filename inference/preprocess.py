@@ -113,6 +113,11 @@ def prepare(image: npt.NDArray[np.float32], box: Box, spec: PreprocessSpec, *, m
     return equalise_flat(crop(image, box, spec.crop_size, mirror=mirror), spec)
 
 
+def stored(knee: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """A prepared crop on 8 bits: what frozen backbones are shown, in training and serving alike."""
+    return np.asarray((knee * 255).round(), np.uint8)
+
+
 def equalise_flat(knee: npt.NDArray[np.float32], spec: PreprocessSpec) -> npt.NDArray[np.float32]:
     """Equalise a crop (S, S), 0..1, whose local contrast is below `spec.flat_below`; return others as they are."""
     return equalise(knee, spec.equalise_clip) if local_contrast(knee) < spec.flat_below else knee

@@ -24,7 +24,7 @@ from inference.finder import Finder, Sighting, Sightings
 from inference.findings import Box, RefusalCode, Side
 from inference.fitness import unfit_exposure, unfit_looks, unfit_place
 from inference.pixels import load_display
-from inference.preprocess import PreprocessSpec, crop, equalise_flat
+from inference.preprocess import PreprocessSpec, crop, equalise_flat, stored
 from inference.reading import read_instance
 from inference.sides import Shown, lateral_of
 from inference.spacing import pixel_shape
@@ -230,7 +230,7 @@ def _crop(
     cut = crop(values, box, spec.crop_size, mirror=row.side is not spec.canonical_side)
     if (unfit := unfit_exposure(cut)) is not None:
         return unfit
-    return np.asarray((equalise_flat(cut, spec) * 255).round(), np.uint8)
+    return stored(equalise_flat(cut, spec))
 
 
 def _mine(sightings: Sightings, row: KneeRow, columns: int) -> Sighting | Unfound:

@@ -173,6 +173,13 @@ def test_what_is_no_frontal_knee_is_not_scored(predictor, tmp_path, make, status
     assert findings.refusals
 
 
-def test_exactly_one_grader_is_needed(predictor: Predictor) -> None:
-    with pytest.raises(BundleError, match="exactly one bundle"):
-        Predictor.load([])
+def test_one_grader_serves(predictor: Predictor) -> None:
+    folder = predictor.bundle.manifest.folder
+    with pytest.raises(BundleError, match="name one bundle of the task 'kl'"):
+        Predictor.load([folder, folder])
+
+
+def test_without_a_bundle_for_it_no_pain_is_told(predictor: Predictor, tmp_path: Path) -> None:
+    (knee,) = score(predictor, tmp_path, [phantoms.dx_knee("R")]).knees
+    assert knee.pain is None
+    assert knee.models == (predictor.bundle.manifest.identity(),) == predictor.identities
