@@ -17,6 +17,7 @@ from inference.errors import GenuError, UsageError
 from training import (
     acceptance_cli,
     cohort_cli,
+    cv_cli,
     embed_cli,
     finder_cli,
     index_cli,
@@ -77,14 +78,15 @@ def _dicomize_options(commands: Any) -> None:
 
 
 def _fit_options(commands: Any) -> None:
-    fit = commands.add_parser("fit", help="fit the networks of a run; goes on where it stopped")
-    fit.add_argument("--export", type=Path, required=True, help="the DICOM export")
+    fit = commands.add_parser("fit", help="fit a KL grader, or the systems of a cohort; goes on where it stopped")
+    fit.add_argument("--export", type=Path, help="the DICOM export: fit the networks of a KL grader")
     fit.add_argument("--index", type=Path, default=None, help="default: EXPORT/index.parquet")
     fit.add_argument("--labels", type=Path, default=None, help="default: EXPORT/labels.csv")
     fit.add_argument("--config", type=Path, default=Path(__file__).parent / "kl.toml", help="the run's TOML file")
     fit.add_argument("--initial-weights", type=Path, default=None, help="TFLite file of an ImageNet MobileNetV2")
-    fit.add_argument("--run", type=Path, required=True, help="folder of checkpoints and logs")
+    fit.add_argument("--run", type=Path, required=True, help="the run's folder")
     fit.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    cv_cli.add_options(fit)
     fit.set_defaults(run_command=_fit)
 
 
@@ -97,6 +99,15 @@ def _dicomize(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
+    if (options.export is None) == (options.cohort is None):
+        raise UsageError("give --export for the KL grader, or --cohort for cross-validated systems, and not both.")
+    if options.cohort is not None:
+        cv_cli.fit(options)
+    else:
+        _fit_grader(options)
+
+
+def _fit_grader(options: argparse.Namespace) -> None:
     import torch
 
     from training import runs
