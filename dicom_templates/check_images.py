@@ -17,9 +17,11 @@ from dicom_templates.card import EXPLAINED, heading, image_laterality
 from dicom_templates.card_drawing import FOOTER, FOUND, MORE, NOT_SCORED, REASON, REMEDY, shows
 from dicom_templates.drawing import caption_band
 from dicom_templates.identity import CARD_SERIES, RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK
+from dicom_templates.pain import ORIGIN
 from dicom_templates.patient import raw_text
 from inference.findings import RefusalCode, Side
 
+_PAIN = re.compile(rf"Predicted pain ([0-9.]+) of 10 \([0-9]+ % interval ([0-9.]+) to ([0-9.]+)\), {ORIGIN}")
 _CODES = {concept.meaning: code for code, concept in codes.REFUSALS.items()}
 _REASON = re.compile(rf"{REASON}(?:, (?P<side>RIGHT|LEFT) knee)?: (?P<meaning>.+)")
 
@@ -27,6 +29,7 @@ _REASON = re.compile(rf"{REASON}(?:, (?P<side>RIGHT|LEFT) knee)?: (?P<meaning>.+
 _OWN_WORDING = re.compile(
     r"(?:RIGHT|LEFT) KNEE   KL [0-4]   probability [01]\.[0-9]{2}"
     r"|Kellgren-Lawrence grade [0-4], expected grade [0-4]\.[0-9]{2}, predicted by a model from the image"
+    rf"|{_PAIN.pattern}"
     rf"|Model (?=\S+ \S+, bundle)|, bundle [0-9a-f]{{12}}|{re.escape(RESEARCH_MARK)}|{re.escape(SYNTHETIC_MARK)}"
     rf"|^(?:(?:RIGHT|LEFT) KNEE |BOTH KNEES )?{NOT_SCORED}|^There is no AI result for .*$|^{FOOTER}Genu|^{MORE}"
     rf"|^{REASON}.*$|^{FOUND}|^{REMEDY}.*$|^{re.escape(EXPLAINED)}$",
@@ -60,6 +63,14 @@ def burned_grade(heatmap: Dataset) -> int | None:
     caption = str(heatmap.get("ImageComments") or "")
     grades = [grade for grade in range(5) if f"KL {grade} " in caption]
     return grades[0] if len(grades) == 1 else None
+
+
+def burned_pain(heatmap: Dataset) -> tuple[str, ...]:
+    """Score, low and high of pain in tenths, as the caption of a heatmap names them; empty when it names none."""
+    for line in caption_of(heatmap):
+        if (match := _PAIN.fullmatch(line)) is not None:
+            return match.groups()
+    return ()
 
 
 def burned_reasons(card: Dataset) -> list[tuple[Side | None, RefusalCode | None]]:

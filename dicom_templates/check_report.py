@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 
 from dicom_templates import codes
 from dicom_templates.identity import SIDE_WORDS, SYNTHETIC_MARK
+from dicom_templates.pain import ORIGIN
 from inference.findings import RefusalCode, Side
 
 CARDLESS = codes.REFUSALS[RefusalCode.UNSUPPORTED_SOP_CLASS].value  # objects that are no radiographs have no card
@@ -18,6 +19,7 @@ _OBSERVER = {
     codes.DEVICE_MANUFACTURER.value: "device observer manufacturer",
     codes.DEVICE_MODEL.value: "device observer model name",
 }
+_REPORTED_PAIN = "72514-3"  # LOINC, pain severity 0-10 as reported
 _MILLIMETRES = re.compile(r"\d ?mm\b")
 _SIDES = {code.value: side for side, code in codes.SIDES.items()}
 
@@ -106,6 +108,7 @@ def _knee(group: Dataset) -> Iterator[str]:
     if len(grades) != 1:
         yield f"has {len(grades)} grades, must have one"
     yield from _probabilities(group)
+    yield from _pain(group)
     yield from _side(group)
     yield from _marks(group)
     yield from _lengths(group)
@@ -123,6 +126,37 @@ def _probabilities(group: Dataset) -> Iterator[str]:
     expected = [_number(item) for item in children(group, codes.KL_EXPECTED.value)]
     if len(expected) != 1 or not 0.0 <= expected[0] <= 4.0:
         yield f"its expected grade is {expected}, must be one number in 0..4"
+
+
+def pain_of(group: Dataset) -> tuple[float, ...]:
+    """Score, low and high of a knee's group; empty without a prediction of pain."""
+    concepts = (codes.PAIN, codes.PAIN_LOW, codes.PAIN_HIGH)
+    return tuple(_number(item) for concept in concepts for item in children(group, concept.value))
+
+
+def _pain(group: Dataset) -> Iterator[str]:
+    """A score within its interval, both within 0..10, by a named algorithm, and nowhere without its origin."""
+    values = pain_of(group)
+    origins = [code_of(item) for item in children(group, codes.PAIN_ORIGIN.value)]
+    texts = _texts(group, codes.RESULT_TEXT.value)
+    if any(_name(item) == _REPORTED_PAIN for item in _descendants(group)):
+        yield f"names a value ({_REPORTED_PAIN}, LN): that is a score that a patient gave"
+    if not values:
+        if origins or any(ORIGIN in text for text in texts):
+            yield "tells the origin of a pain score, and there is none"
+        return
+    if len(values) != 3 or not 0.0 <= values[1] <= values[0] <= values[2] <= 10.0:
+        yield f"its pain score with the limits of its interval is {values}, must be three numbers in order in 0..10"
+    if origins != [codes.PAIN_FROM_IMAGE.value]:
+        yield "does not say in code that its pain score is predicted from the image"
+    if len(values) == 3 and not all(f"{values[0]:.1f} of 10" in text and ORIGIN in text for text in texts):
+        yield f"its result in words does not say the pain score {values[0]:.1f}, or not {ORIGIN!r}"
+    for score in children(group, codes.PAIN.value):
+        for code_value, words in ((codes.ALGORITHM_NAME.value, "name"), (codes.ALGORITHM_VERSION.value, "version")):
+            if not all(_texts(score, code_value)) or not _texts(score, code_value):
+                yield f"its pain score has no algorithm {words}"
+        if not any("coverage" in text for text in _texts(score, codes.ALGORITHM_PARAMETERS.value)):
+            yield "its pain score does not tell the coverage of its interval"
 
 
 def _side(group: Dataset) -> Iterator[str]:
@@ -184,10 +218,11 @@ def _equipment(report: Dataset, group: Dataset) -> Iterator[str]:
         (str(item.get("ManufacturerModelName")), str(item.get("SoftwareVersions")))
         for item in report.get("ContributingEquipmentSequence", ())
     }
-    names, versions = _texts(group, codes.ALGORITHM_NAME.value), _texts(group, codes.ALGORITHM_VERSION.value)
-    for algorithm in zip(names, versions, strict=False):
-        if algorithm not in known:
-            yield f"its algorithm {algorithm} is not in the Contributing Equipment Sequence"
+    for item in (group, *children(group, codes.PAIN.value)):
+        names, versions = _texts(item, codes.ALGORITHM_NAME.value), _texts(item, codes.ALGORITHM_VERSION.value)
+        for algorithm in zip(names, versions, strict=False):
+            if algorithm not in known:
+                yield f"its algorithm {algorithm} is not in the Contributing Equipment Sequence"
 
 
 def _references(report: Dataset) -> Iterator[str]:

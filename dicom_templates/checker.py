@@ -11,11 +11,19 @@ from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
 
 from dicom_templates import codes
 from dicom_templates.card_drawing import FOUND, MORE
-from dicom_templates.check_images import burned_grade, burned_reasons, caption_of, is_card, picture_complaints
+from dicom_templates.check_images import (
+    burned_grade,
+    burned_pain,
+    burned_reasons,
+    caption_of,
+    is_card,
+    picture_complaints,
+)
 from dicom_templates.check_report import (
     CARDLESS,
     children,
     code_of,
+    pain_of,
     referenced_uid,
     refusal_cards,
     report_complaints,
@@ -121,6 +129,9 @@ def _explanations(report: Dataset, heatmaps: Mapping[str, Dataset]) -> Iterator[
             grades = [code_of(grade) for grade in children(group, codes.KL_GRADE.value)]
             if grades != [f"KL-{burned_grade(heatmap)}"]:
                 yield f"heatmap {heatmap.SOPInstanceUID} shows KL {burned_grade(heatmap)}, its group says {grades}"
+            told = tuple(f"{value:.1f}" for value in pain_of(group))
+            if burned_pain(heatmap) != told:
+                yield f"heatmap {heatmap.SOPInstanceUID} shows pain {burned_pain(heatmap)}, its group says {told}"
 
 
 def _groups(report: Dataset) -> Iterator[Dataset]:

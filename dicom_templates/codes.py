@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from pydicom.sr.coding import Code
 
-from inference.findings import RefusalCode, Side
+from dicom_templates.refusal_rows import REFUSAL_ROWS
+from inference.findings import Side
 
 SCHEME = "99GENU"
 SCHEME_NAME = "Genu knee scoring, private codes"
@@ -74,6 +75,31 @@ KL_SET = Concept(
     "name of CODE",
     "One item for each grade in the conformal set of the model; its coverage stands in the algorithm parameters.",
 )
+PAIN = Concept(
+    "PAIN-PREDICTED",
+    "Predicted pain",
+    "name of NUM, 0..10, unit {score:0-10} (UCUM)",
+    "Pain of one knee, 0 none to 10 worst, as a model predicts it from a radiograph; never what a patient reported.",
+)
+PAIN_LOW = Concept(
+    "PAIN-LOW",
+    "Predicted pain, lower limit of interval",
+    "name of NUM, 0..10, unit {score:0-10} (UCUM)",
+    "Lower limit of the prediction interval; its coverage and method stand in the algorithm parameters of the score.",
+)
+PAIN_HIGH = Concept(
+    "PAIN-HIGH",
+    "Predicted pain, upper limit of interval",
+    "name of NUM, 0..10, unit {score:0-10} (UCUM)",
+    "Upper limit of the prediction interval; its coverage and method stand in the algorithm parameters of the score.",
+)
+PAIN_ORIGIN = Concept("PAIN-ORIGIN", "Origin of pain score", "name of CODE", "Who or what the pain score comes from.")
+PAIN_FROM_IMAGE = Concept(
+    "PAIN-FROM-IMAGE",
+    "Predicted from image, not patient-reported",
+    "value of CODE",
+    "A model's prediction from the image; nobody asked the patient.",
+)
 RESULT_TEXT = Concept(
     "RESULT-TEXT",
     "Result in words",
@@ -136,157 +162,11 @@ EXTENT_STUDY = Concept("EXTENT-STUDY", "Whole study not scored", "value of CODE"
 EXTENT_IMAGE = Concept("EXTENT-IMAGE", "Image not scored", "value of CODE", "The refusal concerns one image.")
 EXTENT_KNEE = Concept("EXTENT-KNEE", "Knee not scored", "value of CODE", "The refusal concerns one knee of an image.")
 
-_REFUSAL_ROWS: dict[RefusalCode, tuple[str, str, str, str]] = {  # value, meaning, definition, what to do about it
-    RefusalCode.NOT_A_KNEE: (
-        "R-NOT-KNEE",
-        "Not a knee",
-        "The header names another part of the body.",
-        "Nothing, if this is no knee; if it is one, correct Body Part Examined and send the image again.",
-    ),
-    RefusalCode.NO_FRONTAL_VIEW: (
-        "R-NO-FRONTAL",
-        "No frontal view",
-        "The grade is defined on frontal views only.",
-        "Nothing, if the view is right; send the frontal (AP or PA) view where the study lacks it.",
-    ),
-    RefusalCode.VIEW_UNKNOWN: (
-        "R-VIEW-UNKNOWN",
-        "View unknown",
-        "Nothing says which projection the image is.",
-        "Fill View Position or View Code Sequence and send the image again.",
-    ),
-    RefusalCode.SIDE_UNKNOWN: (
-        "R-SIDE-UNKNOWN",
-        "Side unknown",
-        "Nothing says which knee the image shows.",
-        "Fill Image Laterality (on a film of both knees: Patient Orientation) and send the image again.",
-    ),
-    RefusalCode.SIDE_CONTRADICTORY: (
-        "R-SIDE-CONTRA",
-        "Side contradictory",
-        "Two sources name different sides.",
-        "Compare film and header, correct the wrong one and send the image again; Genu does not guess.",
-    ),
-    RefusalCode.NO_KNEE_FOUND: (
-        "R-NO-KNEE-FOUND",
-        "No knee found in pixels",
-        "The pixels show no knee joint.",
-        "Look at the film: a frontal knee must be on it, upright, in full size and not cut off.",
-    ),
-    RefusalCode.FILM_TURNED: (
-        "R-TURNED",
-        "Film turned",
-        "The film lies on its side or head down.",
-        "Turn the film upright where it was made, with Patient Orientation to match, and send it again.",
-    ),
-    RefusalCode.KNEE_CUT_OFF: (
-        "R-CUT-OFF",
-        "Knee cut off",
-        "The joint is not whole on the film.",
-        "Send a film with the whole joint, the ends of femur and tibia with it.",
-    ),
-    RefusalCode.KNEE_TOO_SMALL: (
-        "R-TOO-SMALL",
-        "Knee too small",
-        "The knee has fewer pixels than the model needs.",
-        "Send the film in full size, not a reduced copy; long-leg films need a film of the knee beside them.",
-    ),
-    RefusalCode.POOR_EXPOSURE: (
-        "R-EXPOSURE",
-        "Poor exposure",
-        "Over- or under-exposed, or without contrast.",
-        "Look at the film and its window; if another image of the knee shows bone and joint space, send that one.",
-    ),
-    RefusalCode.METAL: (
-        "R-METAL",
-        "Metal or implant",
-        "Metal or an implant lies over the joint.",
-        "Nothing, if the knee was operated on (the grade is not defined there); else send a film with the joint free.",
-    ),
-    RefusalCode.CAST: (
-        "R-CAST",
-        "Cast or brace",
-        "A cast or a brace lies over the joint.",
-        "Nothing, while it must stay on; send a film without it when there is one.",
-    ),
-    RefusalCode.DERIVED_IMAGE: (
-        "R-DERIVED",
-        "Derived image",
-        "Localizer, reformat, screen save or other derivation.",
-        "Send the original image.",
-    ),
-    RefusalCode.FOR_PROCESSING: (
-        "R-FOR-PROC",
-        "For Processing image",
-        "Raw detector data are not for inference.",
-        "Send the For Presentation image of the same exposure.",
-    ),
-    RefusalCode.WRONG_PLANE: (
-        "R-PLANE",
-        "Wrong plane",
-        "MR slices lie in another plane than the model reads.",
-        "Nothing, if the plane is right; send the coronal or sagittal series that the model reads.",
-    ),
-    RefusalCode.WRONG_SEQUENCE: (
-        "R-SEQUENCE",
-        "Wrong MR sequence",
-        "No model reads this MR sequence.",
-        "Nothing, if the sequence is right; send the sequence that the model reads.",
-    ),
-    RefusalCode.TOO_FEW_SLICES: (
-        "R-FEW-SLICES",
-        "Too few slices",
-        "The MR series has too few slices for a volume of the knee.",
-        "Send the whole series; a scout or a few single slices are not scored.",
-    ),
-    RefusalCode.INCONSISTENT_GEOMETRY: (
-        "R-GEOMETRY",
-        "Inconsistent slice geometry",
-        "Slices are missing, doubled, or of different sizes or orientations.",
-        "Send the whole series again from the scanner, with every slice once.",
-    ),
-    RefusalCode.UNSUPPORTED_SOP_CLASS: (
-        "R-SOP-CLASS",
-        "SOP class not supported",
-        "No model reads this kind of object.",
-        "Send the knee as CR or DX, one frame an image, or allow Secondary Capture for its sender in the settings.",
-    ),
-    RefusalCode.UNSUPPORTED_TRANSFER_SYNTAX: (
-        "R-SYNTAX",
-        "Transfer syntax not supported",
-        "No decoder for this compression; the reason names it.",
-        "Send the image in another transfer syntax.",
-    ),
-    RefusalCode.NO_PIXEL_DATA: (
-        "R-NO-PIXELS",
-        "No pixel data",
-        "The object carries no image.",
-        "Send the image again, with its pixels.",
-    ),
-    RefusalCode.UNDECODABLE_PIXELS: (
-        "R-UNDECODABLE",
-        "Pixel data cannot be decoded",
-        "Damaged or inconsistent pixels.",
-        "Send the image again from where it was made.",
-    ),
-    RefusalCode.UNREADABLE: (
-        "R-UNREADABLE",
-        "Object cannot be read",
-        "Not DICOM, truncated, or beyond the limits.",
-        "Send the object again from where it was made.",
-    ),
-    RefusalCode.IDENTITY_CONTRADICTORY: (
-        "R-IDENTITY",
-        "Patient identity contradictory",
-        "Instances of one study name different patients.",
-        "Correct the identity at the source and send the study again.",
-    ),
-}
 REFUSALS = {
     code: Concept(value, meaning, "value of CODE", definition)
-    for code, (value, meaning, definition, _) in _REFUSAL_ROWS.items()
+    for code, (value, meaning, definition, _) in REFUSAL_ROWS.items()
 }
-REMEDIES = {code: remedy for code, (_, _, _, remedy) in _REFUSAL_ROWS.items()}  # what a refusal card advises
+REMEDIES = {code: remedy for code, (_, _, _, remedy) in REFUSAL_ROWS.items()}  # what a refusal card advises
 
 TABLE: tuple[Concept, ...] = (
     KL_GRADE,
@@ -294,6 +174,11 @@ TABLE: tuple[Concept, ...] = (
     *KL_PROBABILITIES,
     KL_EXPECTED,
     KL_SET,
+    PAIN,
+    PAIN_LOW,
+    PAIN_HIGH,
+    PAIN_ORIGIN,
+    PAIN_FROM_IMAGE,
     RESULT_TEXT,
     *EVIDENCE.values(),
     PIXEL_SPACING,
@@ -338,6 +223,7 @@ LATERALITY = Code("272741003", "SCT", "Laterality")
 TRACKING_IDENTIFIER = Code("112039", "DCM", "Tracking Identifier")  # TID 4108
 ALGORITHM_NAME = Code("111001", "DCM", "Algorithm Name")  # TID 4019
 ALGORITHM_VERSION = Code("111003", "DCM", "Algorithm Version")  # TID 4019
+ALGORITHM_PARAMETERS = Code("111002", "DCM", "Algorithm Parameters")  # TID 4019
 ALGORITHM_FAMILY = Code("111000", "DCM", "Algorithm Family")  # TID 4019
 OBSERVER_TYPE = Code("121005", "DCM", "Observer Type")  # TID 1002
 DEVICE = Code("121007", "DCM", "Device")  # CID 270
@@ -348,6 +234,7 @@ DEVICE_MODEL = Code("121015", "DCM", "Device Observer Model Name")  # TID 1004
 DEVICE_SERIAL = Code("121016", "DCM", "Device Observer Serial Number")  # TID 1004
 NO_UNITS = Code("1", "UCUM", "no units")
 PIXELS = Code("{pixels}", "UCUM", "pixels")
+POINTS = Code("{score:0-10}", "UCUM", "points of 10")
 
 SIDES = {
     Side.RIGHT: Code("24028007", "SCT", "Right"),  # CID 244

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dicom_templates.identity import RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK, ascii_text
+from dicom_templates.pain import pain_sentence
 from inference.findings import Box, KneeFinding, ModelIdentity, Saliency
 
 Rgb = npt.NDArray[np.uint8]
@@ -134,15 +135,15 @@ def heat_colours(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def caption_lines(knee: KneeFinding) -> tuple[str, ...]:
     """What is burned in, line by line, in ASCII; holds nothing of the patient but the side."""
-    model = knee.model
     grade = knee.kl.grade
     lines = [
         f"{SIDE_WORDS[knee.side]} KNEE   KL {grade}   probability {knee.kl.probabilities[grade]:.2f}",
         f"Kellgren-Lawrence grade {grade}, expected grade {knee.kl.expected:.2f}, predicted by a model from the image",
-        model_line(model),
+        *(() if knee.pain is None else (pain_sentence(knee.pain),)),
+        *map(model_line, knee.models),
         RESEARCH_MARK,
     ]
-    if model.synthetic:
+    if knee.synthetic:
         lines.append(SYNTHETIC_MARK)
     return tuple(lines)
 

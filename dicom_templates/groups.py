@@ -27,7 +27,8 @@ from pydicom.sr.coding import Code
 
 from dicom_templates import codes
 from dicom_templates.identity import MANUFACTURER, SIDE_WORDS, SYNTHETIC_MARK, ascii_text, derived_uid, tracking_uid
-from inference.findings import Box, KneeFinding, ModelIdentity, Refusal, SourceImage, Spacing
+from dicom_templates.pain import ORIGIN, pain_words, rounded
+from inference.findings import Box, KneeFinding, ModelIdentity, PainFinding, Refusal, SourceImage, Spacing
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _PARAMETER_LENGTH = 1024
@@ -101,11 +102,12 @@ def refusal_group(refusal: Refusal, image: SourceImage, study_uid: str, card: Da
 
 def result_sentence(knee: KneeFinding) -> str:
     """The result in words, with the side, the grade and how sure the model is."""
-    mark = f"{SYNTHETIC_MARK}. " if knee.model.synthetic else ""
+    mark = f"{SYNTHETIC_MARK}. " if knee.synthetic else ""
+    pain = "" if knee.pain is None else f"; predicted pain {pain_words(knee.pain)}, {ORIGIN}"
     return (
         f"{mark}{SIDE_WORDS[knee.side]} knee: KL {knee.kl.grade} ({codes.KL_GRADES[knee.kl.grade].meaning}), "
         f"probability {knee.kl.probabilities[knee.kl.grade]:.2f}, expected grade {knee.kl.expected:.2f}; "
-        "predicted from the image by a research model."
+        f"predicted from the image by a research model{pain}."
     )
 
 
@@ -184,17 +186,33 @@ def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
 
 
 def _measurements(knee: KneeFinding) -> list[Measurement]:
-    """The expected grade, first because some viewers draw the first five numbers only; then the probabilities."""
+    """Expected grade, then pain, as some viewers draw the first five numbers only; then the probabilities."""
     rows = [(codes.KL_EXPECTED, knee.kl.expected), *zip(codes.KL_PROBABILITIES, knee.kl.probabilities, strict=True)]
-    return [
+    expected, *probabilities = [
         Measurement(name=concept.code, value=round(float(value), 4), unit=codes.NO_UNITS) for concept, value in rows
+    ]
+    pain = [] if knee.pain is None else _pain(knee.pain)
+    return [expected, *pain, *probabilities]
+
+
+def _pain(pain: PainFinding) -> list[Measurement]:
+    """Score, low and high; the score with the algorithm that gave all three (TID 1419, TID 4019).
+
+    The interval is two numbers beside the score: the rows of TID 310 for it make validators complain.
+    """
+    score, low, high = rounded(pain)
+    return [
+        Measurement(name=codes.PAIN.code, value=score, unit=codes.POINTS, algorithm_id=_algorithm(pain.model)),
+        Measurement(name=codes.PAIN_LOW.code, value=low, unit=codes.POINTS),
+        Measurement(name=codes.PAIN_HIGH.code, value=high, unit=codes.POINTS),
     ]
 
 
 def _evaluations(knee: KneeFinding) -> list[QualitativeEvaluation]:
-    kind = codes.MODEL_SYNTHETIC if knee.model.synthetic else codes.MODEL_TRAINED
+    kind = codes.MODEL_SYNTHETIC if knee.synthetic else codes.MODEL_TRAINED
     pairs: list[tuple[Code, Code]] = [(codes.KL_GRADE.code, codes.KL_GRADES[knee.kl.grade].code)]
     pairs += [(codes.KL_SET.code, codes.KL_GRADES[grade].code) for grade in knee.kl.conformal_set or ()]
+    pairs += [(codes.PAIN_ORIGIN.code, codes.PAIN_FROM_IMAGE.code)] if knee.pain is not None else []
     pairs += [(codes.MODEL_KIND.code, kind.code), (codes.INTENDED_USE.code, codes.RESEARCH_USE.code)]
     return [QualitativeEvaluation(name, value) for name, value in pairs]
 

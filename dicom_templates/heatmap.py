@@ -50,17 +50,17 @@ def build_heatmap(
             knee.source.sop_instance_uid,
             str(knee.source.frame),
             knee.side.value,
-            knee.model.key,
+            *(model.key for model in knee.models),
             context.software_version,
             context.device_uid,
             context.configuration_digest,
             content_digest(drawing.pixels.tobytes()),
         ),
         series=series,
-        series_instance_uid=series_uid(series, study_uid, [knee.model], context),
+        series_instance_uid=series_uid(series, study_uid, knee.models, context),
         instance_number=instance_number(header),
         context=context,
-        models=[knee.model],
+        models=knee.models,
     )
     dataset.Laterality = knee.side.value
     dataset.BodyPartExamined = "KNEE"
@@ -81,7 +81,7 @@ def side_in_words(side: Side) -> str:
 def _add_derivation(dataset: Dataset, knee: KneeFinding, drawing: Drawing) -> None:
     """From what, by what and how the picture was made (PS3.3 C.7.6.1, General Image and General Reference)."""
     view = drawing.view
-    mark = f"{SYNTHETIC_MARK}. " if knee.model.synthetic else ""
+    mark = f"{SYNTHETIC_MARK}. " if knee.synthetic else ""
     dataset.DerivationDescription = ascii_text(
         f"{mark}{knee.saliency.method} of {knee.model.name} {knee.model.version} for the {side_in_words(knee.side)}, "
         f"KL {knee.kl.grade}; source columns {view.left:.0f}-{view.right:.0f}, rows {view.top:.0f}-{view.bottom:.0f}, "

@@ -39,8 +39,9 @@ from dicom_templates.identity import (
     framed,
     series_uid,
 )
+from dicom_templates.pain import rounded
 from dicom_templates.patient import raw_text
-from inference.findings import Refusal, SourceImage, StudyFindings
+from inference.findings import KneeFinding, Refusal, SourceImage, StudyFindings
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 
@@ -102,7 +103,7 @@ def content_time(header: Dataset, created: datetime) -> datetime:
 
 def _report_uid(findings: StudyFindings, context: ReportContext) -> UID:
     """Derived from inputs, models, settings, software and what came out, never from the clock."""
-    knees = (f"{k.source.sop_instance_uid}/{k.source.frame}/{k.side.value}/{k.kl.grade}" for k in findings.knees)
+    knees = map(_outcome, findings.knees)
     refusals = (f"{r.source}/{r.side}/{r.code.value}" for r in findings.refusals)
     return derived_uid(
         "report",
@@ -117,6 +118,12 @@ def _report_uid(findings: StudyFindings, context: ReportContext) -> UID:
         *(f"refusal {refusal}" for refusal in refusals),
         *(f"predecessor {reference.sop_instance_uid}" for reference in context.predecessors),
     )
+
+
+def _outcome(knee: KneeFinding) -> str:
+    """What was found on one knee, as the report's UID depends on it."""
+    told = f"{knee.source.sop_instance_uid}/{knee.source.frame}/{knee.side.value}/{knee.kl.grade}"
+    return told if knee.pain is None else f"{told}/pain {rounded(knee.pain)}"
 
 
 def _add_document(dataset: Dataset, header: Dataset, context: ReportContext) -> None:

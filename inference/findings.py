@@ -37,6 +37,7 @@ class RefusalCode(StrEnum):
     POOR_EXPOSURE = "poor_exposure"
     METAL = "metal_or_implant"
     CAST = "cast_or_brace"
+    UNLIKE_TRAINING = "unlike_training_knees"
     DERIVED_IMAGE = "derived_image"
     FOR_PROCESSING = "for_processing"
     WRONG_PLANE = "wrong_plane"
