@@ -1,6 +1,6 @@
 """`genu-train`: its commands.
 
-dicomize | index | cohort | synth | embed | fit | evaluate | export | finder | robustness | acceptance.
+dicomize | index | cohort | synth | embed | fit | evaluate | report | export | finder | robustness | acceptance.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from training import (
     finder_cli,
     index_cli,
     markers_cli,
+    report_cli,
     robustness_cli,
     synth_cli,
 )
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     _fit_options(commands)
     evaluate = commands.add_parser("evaluate", help="figures of a run on patients it has not seen")
     evaluate.add_argument("--run", type=Path, required=True, help="the run's folder")
-    evaluate.add_argument("--split", default="val", help="the split to report on (default: val)")
+    evaluate.add_argument("--split", default="val", help="runs of the grader: the split to report on (default: val)")
     evaluate.set_defaults(run_command=_evaluate)
     export = commands.add_parser("export", help="write a run as a model bundle")
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
@@ -64,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     acceptance_cli.add_command(commands)
     robustness_cli.add_command(commands)
     cohort_cli.add_command(commands)
+    report_cli.add_command(commands)
     synth_cli.add_command(commands)
     return result
 
@@ -142,6 +144,9 @@ def _reporter(name: str, epochs: int) -> Callable[[dict[str, float]], None]:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if report_cli.is_cross_validated(options.run):
+        report_cli.evaluate(options.run)
+        return
     from inference.errors import DataError
     from training import runs
     from training.card import contrast_table

@@ -1,0 +1,50 @@
+"""What the differences of a run say in plain sentences: does any system beat a constant, does any beat the KL grade?"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+_AGAINST: Final = (
+    ("rmse", "RMSE", "constant_mean", "the constant mean"),
+    ("mae", "MAE", "constant_median", "the constant median"),
+    ("rmse", "RMSE", "kl_only", "KL grade alone"),
+    ("mae", "MAE", "kl_only", "KL grade alone"),
+)
+
+
+def sentences(figures: Mapping[str, Any]) -> list[str]:
+    """A sentence for each figure and baseline, worded from the paired intervals."""
+    systems = {row["system"]: row["title"] for row in figures["systems"] if row["role"] == "system"}
+    if not systems:
+        return ["Only baselines have been fitted in this run; there is no system to hold against them."]
+    return list(_sentences(figures, systems))
+
+
+def _sentences(figures: Mapping[str, Any], systems: Mapping[str, str]) -> Iterable[str]:
+    there = {row["system"] for row in figures["systems"]}
+    for figure, label, against, words in _AGAINST:
+        if against not in there:
+            yield f"{label} against {words}: that baseline is not in this run, so nothing can be said."
+            continue
+        rows = [
+            row
+            for row in figures["differences"]
+            if row["figure"] == figure and row["against"] == against and row["system"] in systems
+        ]
+        better = [systems[row["system"]] for row in rows if row["better"] is True]
+        worse = [systems[row["system"]] for row in rows if row["better"] is False]
+        yield f"{label} against {words}: {_said(better, worse, len(rows))}"
+
+
+def _said(better: Sequence[str], worse: Sequence[str], count: int) -> str:
+    beyond = "better beyond the interval of the paired difference"
+    if not better:
+        text = f"the only system is not {beyond}" if count == 1 else f"none of the {count} systems is {beyond}"
+    else:
+        text = f"{len(better)} of {_count(count)} {'is' if len(better) == 1 else 'are'} {beyond} ({'; '.join(better)})"
+    if worse:
+        text += f", and {len(worse)} {'is' if len(worse) == 1 else 'are'} worse beyond it ({'; '.join(worse)})"
+    return text + "."
+
+
+def _count(count: int) -> str:
+    return "1 system" if count == 1 else f"{count} systems"

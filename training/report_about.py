@@ -1,0 +1,211 @@
+"""The report's sections that all kinds share: what was run, on whom, and how it was made."""
+
+import io
+import json
+import platform
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from training import report_plots
+from training.cv_evidence import Evidence, is_baseline, title_of
+from training.cv_subgroups import factors_of, patients_in
+from training.report_page import Cell, Code, Heading, Part, Picture, Row, Section, Table, Text
+
+_PACKAGES: Final = ("genu", "numpy", "scipy", "scikit-learn", "polars", "torch", "timm", "matplotlib")
+_TOLD: Final = frozenset({"kind", "target", "bounds", "unit", "synthetic", "systems", "versions", "command"})
+_LARGEST: Final = 4_000_000  # bytes of the flow diagram
+
+
+def what_was_run(evidence: Evidence) -> Section:
+    """Sizes, the cohort's flow and who is in it."""
+    about, knees = evidence.about, evidence.knees
+    patients = knees["PatientID"].n_unique()
+    target, unit = str(about.get("target", "the target")), str(about.get("unit", ""))
+    bounds = about.get("bounds")
+    scale = f" ({bounds[0]:g} to {bounds[1]:g} {unit})".replace(" )", ")") if bounds else ""
+    baselines = [title_of(one) for one in evidence.systems if is_baseline(one)]
+    systems = [title_of(one) for one in evidence.systems if not is_baseline(one)]
+    parts: list[Part] = [
+        Text(
+            f"{target.capitalize()}{scale} of {len(knees):,} knees of {patients:,} patients, in "
+            f"{knees['fold'].n_unique()} folds by patient: each knee is predicted by models that have seen no image of "
+            "its patient."
+        ),
+        Text(f"Systems: {', '.join(systems) or 'none'}. Baselines: {', '.join(baselines) or 'none'}."),
+    ]
+    if evidence.unfinished:
+        parts.append(Text(f"NOT FINISHED, and missing below: {', '.join(evidence.unfinished)}.", "verdict"))
+    parts += [_people(evidence), *_target(evidence, target, unit), *_flow(evidence)]
+    return Section("run", "What was run", parts)
+
+
+def _people(evidence: Evidence) -> Table:
+    truth, total = evidence.truth, len(evidence.knees)
+    rows = [_person("all", np.ones(total, bool), truth, evidence.knees["PatientID"].n_unique(), total)]
+    for factor in factors_of(evidence.knees):
+        sizes = patients_in(factor, evidence.patients)
+        for place, group in enumerate(factor.groups):
+            title = f"{factor.name}: {group}"
+            rows.append(_person(title, factor.places == place, truth, sizes[place], total))
+    heads = [Cell("group"), Cell("knees"), Cell("share"), Cell("patients"), Cell("mean"), Cell("SD"), Cell("median")]
+    return Table(
+        heads,
+        rows,
+        f"Who is in it; mean, standard deviation and median of {evidence.about.get('target', 'the target')}.",
+    )
+
+
+def _person(title: str, chosen: Any, truth: Any, patients: int, total: int) -> Row:
+    values = truth[chosen]
+    spread = f"{values.std():.2f}" if len(values) > 1 else "-"
+    cells = [
+        f"{len(values):,}",
+        f"{len(values) / total:.1%}",
+        f"{patients:,}",
+        f"{values.mean():.2f}",
+        spread,
+        f"{np.median(values):.2f}",
+    ]
+    return Row(Cell(title), [Cell(text) for text in cells])
+
+
+def _target(evidence: Evidence, target: str, unit: str) -> Iterable[Part]:
+    truth = evidence.truth
+    limits = evidence.about.get("bounds") or (float(truth.min()), float(truth.max()))
+    yield Picture(
+        "target", report_plots.histogram(truth, limits, f"{target}, {unit}" if unit else target),
+        f"Histogram of {target}: mean {truth.mean():.2f}, standard deviation {truth.std():.2f}.",
+        f"How often each value of {target} occurs.",
+    )  # fmt: skip
+
+
+def _flow(evidence: Evidence) -> Iterable[Part]:
+    """The cohort's flow diagram, where the run says which cohort and it is still there."""
+    named = evidence.about.get("cohort")
+    if not isinstance(named, str):
+        return
+    folder = Path(named)
+    folder = folder if folder.is_dir() else folder.parent
+    path = folder / "flow.png"
+    if not path.is_file() or path.stat().st_size > _LARGEST:
+        yield Text(f"The flow diagram of the cohort is not at {path}.", "fine")
+        return
+    yield Heading("How the cohort came about")
+    drawn = io.BytesIO()
+    with Image.open(path, formats=("PNG",)) as image:  # written anew: nothing but pixels goes into the page
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(drawn, "PNG", optimize=True)
+    yield Picture(
+        "cohort-flow",
+        drawn.getvalue(),
+        f"Flow of the cohort: {_steps(folder)}",
+        "What each rule of the cohort kept and dropped.",
+    )
+
+
+def _steps(folder: Path) -> str:
+    path = folder / "flow.csv"
+    if not path.is_file():
+        return "see the cohort's folder."
+    table = pl.read_csv(path, infer_schema_length=None)
+    return "; ".join(f"after {row['rule']}: {row['kept_knees']} knees" for row in table.to_dicts()) + "."
+
+
+def made(evidence: Evidence, figures: Mapping[str, Any]) -> Section:
+    """What was chosen, under which terms the weights are, versions, hashes, and the commands."""
+    parts: list[Part] = [_terms(evidence), Heading("Chosen in each fold, inside its training folds"), _chosen(evidence)]
+    settings = {key: value for key, value in evidence.about.items() if key not in _TOLD}
+    if settings:
+        rows = [Row(Cell(key), [Cell(_value(value))]) for key, value in settings.items()]
+        parts += [Heading("The run"), Table([Cell("setting"), Cell("value")], rows)]
+    parts += [
+        Heading("Versions"),
+        Text(_versions(evidence.about.get("versions")), "fine"),
+        Heading("To make it again"),
+        _commands(evidence),
+    ]
+    rows = [Row(Cell(name), [Cell(digest)]) for name, digest in figures["inputs"].items()]
+    parts += [Heading("What was read"), Table([Cell("file"), Cell("SHA-256")], rows)]
+    parts.append(Text("The page names no patient. It holds no script and asks nobody for anything.", "fine"))
+    return Section("made", "How it was made", parts)
+
+
+def _terms(evidence: Evidence) -> Table:
+    rows = []
+    for system in evidence.systems:
+        about = system.about
+        seconds = about.get("seconds")
+        service = (
+            "-"
+            if not about.get("backbone")
+            else "may be served"
+            if about.get("deployed_use")
+            else "not in a running service"
+        )
+        cells = [
+            about.get("head"), about.get("backbone"), about.get("licence"), service,
+            None if seconds is None else f"{float(seconds):,.1f} s", "YES" if about.get("synthetic") else "no",
+        ]  # fmt: skip
+        rows.append(
+            Row(
+                Cell(title_of(system), system.system),
+                [Cell(str(cell or "-")) for cell in cells],
+                "baseline" if is_baseline(system) else "",
+            )
+        )
+    heads = ["system", "head", "backbone", "licence of its weights", "weights' terms", "time to fit", "synthetic"]
+    return Table([Cell(head) for head in heads], rows)
+
+
+def _chosen(evidence: Evidence) -> Table:
+    folds = sorted({int(fold) for fold in evidence.folds})
+    rows = []
+    for system in evidence.systems:
+        told = {int(fold.get("fold", -1)): fold for fold in system.about.get("folds", ())}
+        cells = [Cell(_choices(told.get(fold, {}).get("chosen"))) for fold in folds]
+        rows.append(Row(Cell(title_of(system), system.system), cells, "baseline" if is_baseline(system) else ""))
+    return Table([Cell("system"), *(Cell(f"fold {fold}") for fold in folds)], rows)
+
+
+def _choices(chosen: Any) -> str:
+    if not isinstance(chosen, Mapping) or not chosen:
+        return "-"
+    return ", ".join(f"{name} {_value(value)}" for name, value in chosen.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _versions(told: Any) -> str:
+    found = {name: _installed(name) for name in _PACKAGES}
+    here = (
+        f"Evaluated with Python {platform.python_version()}, "
+        + ", ".join(f"{k} {v}" for k, v in found.items() if v)
+        + "."
+    )
+    return f"Fitted with {_choices(told)}. {here}" if isinstance(told, Mapping) and told else here
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _commands(evidence: Evidence) -> Code:
+    told = evidence.about.get("command")
+    name = shlex.quote(evidence.run.name)
+    fit: Sequence[str] = [shlex.join(map(str, told)) if isinstance(told, list) else str(told)] if told else []
+    return Code([*fit, f"genu-train evaluate --run {name}", f"genu-train report --run {name}"])

@@ -1,0 +1,232 @@
+"""Pictures of a report on predicted scores, as PNG. The same figures give the same bytes.
+
+Colours are those of Okabe and Ito, told apart by everybody; every series has its own marker as well.
+"""
+
+import io
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from training.report_page import DPI
+from training.resampling import Floats
+
+Interval = Sequence[float | None]  # value, low, high
+INK, GREY, LIGHT, BAND = "#14161A", "#6B717B", "#DFE2E7", "#F5D9A8"
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
+
+
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """A figure of so many inches in the report's style, and the PNG it becomes when the block ends."""
+    drawn = io.BytesIO()
+    with mpl.rc_context({
+        "font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.edgecolor": GREY, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.grid": True, "grid.color": LIGHT, "grid.linewidth": 0.6, "axes.axisbelow": True,
+        "text.parse_math": False,
+    }):  # fmt: skip
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, drawn
+        raw = io.BytesIO()
+        figure.savefig(raw, dpi=DPI, format="png")
+    with Image.open(raw) as image:  # few colours are enough, and a third of the size
+        image.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(drawn, "PNG", optimize=True)
+
+
+def wrapped(text: str, width: int = 26) -> str:
+    """A label in lines."""
+    return "\n".join(textwrap.wrap(text, width)[:3])
+
+
+def forest(
+    rows: Sequence[Mapping[str, Any]],
+    panels: Sequence[tuple[str, str, str | None]],
+    bands: Mapping[str, tuple[float, float]],
+) -> bytes:
+    """Figures with intervals, a row a system, a panel a figure.
+
+    Args:
+        rows: title, role, and by figure [value, low, high].
+        panels: the figure's name, the axis' label, and the system whose value is drawn through all rows.
+        bands: by figure the published range, shaded.
+    """
+    with drawing(3.0 + 3.9 * len(panels), 0.9 + 0.36 * len(rows)) as (figure, drawn):
+        places = np.arange(len(rows))
+        for number, (name, label, reference) in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), number + 1)
+            line = next((row[name][0] for row in rows if row["system"] == reference), None)
+            if name in bands:
+                low, high = bands[name]
+                axes.axvspan(low, high, color=BAND, zorder=0, label="published, other data")
+            if line is not None:
+                axes.axvline(line, color=INK, linestyle=":", linewidth=1)
+            for place, row in zip(places, rows, strict=True):
+                colour = GREY if row["role"] == "baseline" else COLOURS[0]
+                _point(axes, row[name], float(place), colour, "s" if row["role"] == "baseline" else "o")
+            axes.set_yticks(places, [wrapped(row["title"], 34) for row in rows] if number == 0 else [""] * len(rows))
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+            axes.set_xlabel(label)
+            if name in bands:
+                axes.legend(fontsize=7, frameon=False, loc="lower right")
+    return drawn.getvalue()
+
+
+def _point(axes: Axes, found: Interval, place: float, colour: str, marker: str, label: str | None = None) -> None:
+    value, low, high = found
+    if value is None:
+        return
+    if low is not None and high is not None:
+        axes.plot([low, high], [place, place], color=colour, linewidth=1.4)
+    axes.plot([value], [place], marker, color=colour, markersize=5, label=label)
+
+
+def signed_errors(groups: Sequence[tuple[str, Mapping[str, Interval]]], titles: Mapping[str, str], unit: str) -> bytes:
+    """Signed error with intervals by group and system.
+
+    Args:
+        groups: name of a group, and the estimate of each system.
+        titles: by system, in order; of it the first is the baseline that is drawn in grey.
+        unit: of the error.
+    """
+    step = 0.8 / max(len(titles), 1)
+    height = 1.2 + len(groups) * (0.25 + 0.13 * len(titles))
+    with drawing(9.5, height) as (figure, drawn):
+        axes = figure.add_subplot()
+        axes.axvline(0, color=INK, linewidth=0.9)
+        for number, (system, title) in enumerate(titles.items()):
+            colour = GREY if number == 0 else COLOURS[(number - 1) % len(COLOURS)]
+            marker = "s" if number == 0 else MARKERS[(number - 1) % len(MARKERS)]
+            for place, (_, found) in enumerate(groups):
+                label = title if place == 0 else None
+                _point(axes, found[system], place + (number + 0.5) * step - 0.4, colour, marker, label)
+        for place in range(1, len(groups)):
+            axes.axhline(place - 0.5, color=LIGHT, linewidth=0.8)
+        axes.set_yticks(range(len(groups)), [name for name, _ in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"predicted less observed, {unit} (left: too little predicted; right: too much)")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(
+            handles, [wrapped(label, 40) for label in labels], loc="outside right upper", fontsize=8, frameon=False
+        )
+    return drawn.getvalue()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Of the target: its limits, its unit, and the limits of what the bins of all systems show."""
+
+    limits: tuple[float, float]
+    unit: str
+    shown: tuple[float, float]
+
+    @property
+    def step(self) -> float:
+        """A tenth of the target's range."""
+        return (self.limits[1] - self.limits[0]) / 10 or 1.0
+
+
+def system_panels(
+    truth: Floats, mean: Floats, constant: Floats | None, bins: Sequence[Mapping[str, Any]], scale: Scale
+) -> bytes:
+    """Of one system: observed against predicted, calibration in bins, and the errors.
+
+    Args:
+        truth, mean: (N,) observed and predicted.
+        constant: (N,) the constant baseline's predictions, whose errors are drawn beside.
+        bins: predicted and observed [value, low, high] of each bin.
+        scale: of the axes.
+    """
+    low, high = scale.limits
+    with drawing(11, 3.3) as (figure, drawn):
+        first, second, third = (figure.add_subplot(1, 3, number) for number in (1, 2, 3))
+        columns = np.linspace(low, high, 41)
+        rows = np.arange(low - scale.step / 2, high + scale.step, scale.step)
+        counts, _, _ = np.histogram2d(mean.clip(low, high), truth, bins=(columns, rows))
+        shades = np.ma.masked_equal(counts.T, 0)
+        mesh = first.pcolormesh(columns, rows, shades, cmap="cividis_r", norm="log" if counts.max() > 20 else None)
+        figure.colorbar(mesh, ax=first, label="knees", shrink=0.8)
+        first.set_title("observed against predicted")
+        first.set(xlim=(low, high), ylim=(rows[0], rows[-1]))
+        second.set_title("calibration, tenths of the predictions")
+        second.set(xlim=scale.shown, ylim=scale.shown)
+        for axes in (first, second):
+            axes.plot([low, high], [low, high], color=INK, linestyle=":", linewidth=1)
+            axes.set(xlabel=f"predicted, {scale.unit}", ylabel=f"observed, {scale.unit}")
+        for part in bins:
+            value, bottom, top = part["observed"]
+            if bottom is not None:
+                second.plot([part["predicted"]] * 2, [bottom, top], color=COLOURS[0], linewidth=1.4)
+            second.plot([part["predicted"]], [value], "o", color=COLOURS[0], markersize=4.5)
+        _errors(third, truth, mean, constant, scale)
+    return drawn.getvalue()
+
+
+def _errors(axes: Axes, truth: Floats, mean: Floats, constant: Floats | None, scale: Scale) -> None:
+    # Bins as wide as the steps of the scores: narrower ones would show nothing but that scores are whole numbers.
+    reach = scale.step * np.ceil(float(np.abs(mean - truth).max()) / scale.step + 0.5)
+    edges = np.arange(-reach - scale.step / 2, reach + scale.step, scale.step)
+    axes.hist(mean - truth, bins=edges.tolist(), color=COLOURS[5], label="this system")
+    if constant is not None:
+        axes.hist(constant - truth, bins=edges.tolist(), histtype="step", color=INK, linewidth=1, label="constant mean")
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.set(xlabel=f"predicted less observed, {scale.unit}", ylabel="knees")
+    axes.set_title("errors")
+    axes.legend(fontsize=7, frameon=False)
+
+
+def fold_dots(titles: Mapping[str, str], values: Mapping[str, Sequence[float | None]], label: str) -> bytes:
+    """A figure in each fold, a row a system; the numbers are those of the folds."""
+    with drawing(9.5, 0.9 + 0.34 * len(titles)) as (figure, drawn):
+        axes = figure.add_subplot()
+        for place, system in enumerate(titles):
+            known = [(number, value) for number, value in enumerate(values[system]) if value is not None]
+            axes.plot([value for _, value in known], [place] * len(known), "-", color=LIGHT, linewidth=3, zorder=1)
+            for number, value in known:
+                axes.plot([value], [place], "o", color=COLOURS[number % len(COLOURS)], markersize=9, alpha=0.85)
+                axes.text(
+                    value, place, str(number), color="white", fontsize=6, ha="center", va="center", fontweight="bold"
+                )
+        axes.set_yticks(range(len(titles)), [wrapped(title, 40) for title in titles.values()])
+        axes.set_ylim(len(titles) - 0.5, -0.5)
+        axes.set_xlabel(label)
+    return drawn.getvalue()
+
+
+def curves(points: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[float]]]]) -> bytes:
+    """Values by epoch: a panel a name, a line a fold (epochs, values)."""
+    columns = min(len(points), 3)
+    lines = -(-len(points) // columns)
+    with drawing(3.7 * columns, 2.7 * lines) as (figure, drawn):
+        for number, (name, folds) in enumerate(points.items()):
+            axes = figure.add_subplot(lines, columns, number + 1)
+            for fold, (epochs, values) in folds.items():
+                (line,) = axes.plot(epochs, values, markersize=3, linewidth=1.1, label=f"fold {fold}")
+                line.set(color=COLOURS[fold % len(COLOURS)], marker=MARKERS[fold % len(MARKERS)])
+            axes.set_title(name)
+            axes.set_xlabel("epoch")
+            axes.locator_params(axis="x", integer=True)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), fontsize=8, frameon=False)
+    return drawn.getvalue()
+
+
+def histogram(truth: Floats, limits: Sequence[float], label: str) -> bytes:
+    """How often each value of the target occurs."""
+    low, high = limits
+    with drawing(6.5, 2.3) as (figure, drawn):
+        axes = figure.add_subplot()
+        edges = np.arange(low - 0.5, high + 1.0, max((high - low) / 10, 1e-9))
+        axes.hist(truth, bins=edges.tolist(), color=COLOURS[0], rwidth=0.85)
+        axes.set(xlabel=label, ylabel="knees")
+    return drawn.getvalue()
