@@ -1,5 +1,6 @@
-"""A model on disk: weights.safetensors, bundle.json, probe.safetensors. Not loaded unless it replays its probe."""
+"""A model on disk: weights, bundle.json, probe, and what training knees are like. Loads if it replays its probe."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,24 +14,41 @@ from inference.errors import BundleError
 from inference.explain import grad_cam, logits_and_maps, on_crop
 from inference.findings import KLFinding
 from inference.heads import GRADES, KLGrader, expected_grade
-from inference.manifest import Manifest
+from inference.manifest import UNLIKE_FILE, Manifest
 from inference.preprocess import PreprocessSpec, apply
+from inference.unlike import Familiar
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """One member, ready to run."""
+    """One member, ready to run, and what its features are like on training knees where the bundle says it."""
 
     model: KLGrader
     spec: PreprocessSpec
+    familiar: Familiar | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Of N crops: calibrated `probabilities` (N, 5); `unlike` (N,), None where the bundle cannot tell; on the CPU.
+
+    `unlike` is the score of `inference.unlike`, the mean over the networks.
+    """
+
+    probabilities: torch.Tensor
+    unlike: torch.Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Of N crops: `findings` and Grad-CAM `maps`, float32 (N, crop_size, crop_size), of each one's reported grade."""
+    """Of N crops: `findings`, Grad-CAM `maps`, float32 (N, crop_size, crop_size), of each one's reported grade.
+
+    `unlike` are the scores of `inference.unlike`, empty where the bundle cannot tell.
+    """
 
     findings: tuple[KLFinding, ...]
     maps: torch.Tensor
+    unlike: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +76,12 @@ class Bundle:
         try:
             tensors = load_file(folder / "weights.safetensors")
             probe = load_file(folder / "probe.safetensors")
+            familiar = None if manifest.unlike_limit is None else load_file(folder / UNLIKE_FILE)
         except (OSError, SafetensorError) as error:
             raise BundleError(f"the weights of {folder} cannot be read: {error}.") from error
-        networks = tuple(_network(manifest, position, tensors, chosen) for position in range(len(manifest.members)))
+        networks = tuple(
+            _network(manifest, position, tensors, familiar, chosen) for position in range(len(manifest.members))
+        )
         if not networks or {"crops", "probabilities"} - set(probe):
             raise BundleError(f"{folder} has no network or no probe: export the bundle again.")
         bundle = cls(manifest, networks, chosen)
@@ -89,10 +110,25 @@ class Bundle:
 
     def probabilities(self, crops: torch.Tensor) -> torch.Tensor:
         """Calibrated probabilities (N, 5) of crops (N, 1, S, S), 0..1, canonical side; on the CPU."""
+        return self.answer(crops).probabilities
+
+    def answer(self, crops: torch.Tensor) -> Answer:
+        """What is known of crops (N, 1, S, S), 0..1, canonical side, without looking for reasons."""
         with torch.inference_mode():
             images = crops.to(self.device)
-            logits = torch.stack([network.model(apply(images, network.spec)).float() for network in self.networks])
-            return self._calibrated(logits.mean(dim=0)).cpu()
+            features = [network.model.backbone(apply(images, network.spec)).float() for network in self.networks]
+            logits = [network.model.head(seen).float() for network, seen in zip(self.networks, features, strict=True)]
+            probabilities = self._calibrated(torch.stack(logits).mean(dim=0)).cpu()
+            return Answer(probabilities, self._unlike(features))
+
+    def _unlike(self, features: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """The mean score of each network's features (N, C, h, w)."""
+        found = [
+            network.familiar.score(seen.mean(dim=(2, 3)))
+            for network, seen in zip(self.networks, features, strict=True)
+            if network.familiar is not None
+        ]
+        return torch.stack(found).mean(dim=0).cpu() if found else None
 
     def predict(self, crops: torch.Tensor) -> Prediction:
         """Grades and Grad-CAM maps of crops (N, 1, S, S), 0..1, canonical side."""
@@ -108,7 +144,9 @@ class Bundle:
             chosen = weights[torch.arange(len(grades)), grades]
             laid = on_crop(grad_cam(features, chosen), network.spec)
             maps.append(laid / laid.amax(dim=(1, 2), keepdim=True).clamp_min(1e-9))
-        return Prediction(findings, torch.stack(maps).mean(dim=0).cpu())
+        unlike = self._unlike([features for _, features, _ in logits])
+        told = () if unlike is None else tuple(float(score) for score in unlike)
+        return Prediction(findings, torch.stack(maps).mean(dim=0).cpu(), told)
 
     def _calibrated(self, logits: torch.Tensor) -> torch.Tensor:
         return (logits / self.manifest.temperature).softmax(dim=1)
@@ -136,7 +174,13 @@ def _finding(row: torch.Tensor, manifest: Manifest) -> KLFinding:
     return KLFinding(int(grades[0]), chances, expected, within, manifest.conformal.coverage)
 
 
-def _network(manifest: Manifest, position: int, tensors: dict[str, torch.Tensor], device: torch.device) -> Network:
+def _network(
+    manifest: Manifest,
+    position: int,
+    tensors: Mapping[str, torch.Tensor],
+    familiar: Mapping[str, torch.Tensor] | None,
+    device: torch.device,
+) -> Network:
     member = manifest.members[position]
     model = KLGrader(member.backbone)
     prefix = f"{member.name}."
@@ -146,4 +190,9 @@ def _network(manifest: Manifest, position: int, tensors: dict[str, torch.Tensor]
         model.load_state_dict(state)
     except RuntimeError as error:
         raise BundleError(f"the weights of {member.name!r} do not fit {member.backbone}: {error}.") from error
-    return Network(model.eval().requires_grad_(False).to(device), PreprocessSpec.from_json(member.spec))
+    known = None if familiar is None else Familiar.from_stored(member.name, familiar, model.backbone.features)
+    return Network(
+        model.eval().requires_grad_(False).to(device),
+        PreprocessSpec.from_json(member.spec),
+        None if known is None else known.to(device),
+    )

@@ -27,6 +27,7 @@ _KEYS = (
     "probe",
 )
 DECODERS = ("argmax", "median", "expected")
+UNLIKE_FILE = "unlike.safetensors"  # what is like the training knees
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Manifest:
             metrics=values.get("metrics", {}),
             training=values.get("training", {}),
             conformal=None if conformal is None else Conformal.from_json(conformal),
-            unlike_limit=None if unlike is None else float(unlike["limit"]),
+            unlike_limit=None if unlike is None else _limit(unlike, values["files"]),
         )
 
     def verify_files(self) -> None:
@@ -129,3 +130,10 @@ class Manifest:
             parameters=used,
             synthetic=self.synthetic,
         )
+
+
+def _limit(unlike: Mapping[str, Any], files: Mapping[str, str]) -> float:
+    limit = float(unlike["limit"])
+    if not limit > 0 or UNLIKE_FILE not in files:
+        raise ValueError(f"the limit {limit} of unlike knees, or no hash of {UNLIKE_FILE}")
+    return limit

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference.bundle import Bundle
+from inference.bundle import Bundle, Prediction
 from inference.errors import RefusalError
 from inference.explain import to_source
 from inference.films import ExaminedFilm, FilmReader, FoundKnee
@@ -36,6 +36,7 @@ from inference.pain_manifest import PainManifest
 from inference.pixels import load_display
 from inference.reading import StudyInput
 from inference.studies import Candidate, select, source_of
+from inference.unlike import asked, unlike_training
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +123,11 @@ class Predictor:
             refusals += film.refusals
             knees += [_Cut(knee, image.source, self._cut_for_pain(film, knee)) for knee in film.knees]
             looks.append(film.look)
+        scored, unlike = self._findings(knees, looks)
         return StudyFindings(
             study_instance_uid=study.study_instance_uid,
-            knees=self._findings(knees),
-            refusals=tuple(refusals),
+            knees=tuple(scored),
+            refusals=(*refusals, *unlike),
             radiographs=selection.radiographs,
             models=self.identities,
             looked_at=tuple(source_of(instance) for instance in study.instances),
@@ -136,25 +138,43 @@ class Predictor:
     def _cut_for_pain(self, film: ExaminedFilm, knee: FoundKnee) -> npt.NDArray[np.uint8] | None:
         return None if self.pain is None else film.cut(knee, self.bundle.spec, self.pain.spec)
 
-    def _findings(self, cuts: list[_Cut]) -> tuple[KneeFinding, ...]:
+    def _findings(self, cuts: list[_Cut], looks: list[FilmLook]) -> tuple[list[KneeFinding], list[Refusal]]:
+        """The knees that are graded, and refusals of those that are unlike the training ones; `looks` are completed."""
         if not cuts:
-            return ()
+            return [], []
         crops = np.stack([cut.knee.crop for cut in cuts])[:, None]
         prediction = self.bundle.predict(torch.from_numpy(crops))
-        model = self.identities[0]
-        return tuple(
-            KneeFinding(
-                side=cut.knee.side,
-                source=cut.source,
-                box=cut.knee.box,
-                kl=finding,
-                model=model,
-                saliency=Saliency(to_source(values, mirrored=cut.knee.mirrored), cut.knee.box),
-                evidence=cut.knee.evidence,
-                spacing=cut.knee.spacing,
-                pain=self._pain(cut, finding),
-            )
-            for cut, finding, values in zip(cuts, prediction.findings, prediction.maps, strict=True)
+        knees, refusals = [], []
+        for number, cut in enumerate(cuts):
+            refusal = self._unlike(cut, prediction, number, looks)
+            if refusal is None:
+                knees.append(self._finding(cut, prediction, number))
+            else:
+                refusals.append(refusal)
+        return knees, refusals
+
+    def _unlike(self, cut: _Cut, prediction: Prediction, number: int, looks: list[FilmLook]) -> Refusal | None:
+        limit = self.bundle.manifest.unlike_limit
+        if limit is None or not prediction.unlike:
+            return None
+        score, source = prediction.unlike[number], cut.source.sop_instance_uid
+        unfit = unlike_training(score, limit)
+        place = next(n for n, look in enumerate(looks) if look.source.sop_instance_uid == source)
+        looks[place] = asked(looks[place], cut.knee.side, score, limit)
+        return None if unfit is None else Refusal(*unfit, source, cut.knee.side)
+
+    def _finding(self, cut: _Cut, prediction: Prediction, number: int) -> KneeFinding:
+        finding, values = prediction.findings[number], prediction.maps[number]
+        return KneeFinding(
+            side=cut.knee.side,
+            source=cut.source,
+            box=cut.knee.box,
+            kl=finding,
+            model=self.bundle.manifest.identity(),
+            saliency=Saliency(to_source(values, mirrored=cut.knee.mirrored), cut.knee.box),
+            evidence=cut.knee.evidence,
+            spacing=cut.knee.spacing,
+            pain=self._pain(cut, finding),
         )
 
     def _pain(self, cut: _Cut, kl: KLFinding) -> PainFinding | None:

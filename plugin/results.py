@@ -58,6 +58,8 @@ def _knee(knee: KneeFinding) -> ResultLine:
     }
     if knee.kl.conformal_set is not None:
         kl["set"] = list(knee.kl.conformal_set)
+    if knee.kl.coverage is not None:
+        kl["coverage"] = knee.kl.coverage
     line: ResultLine = {"side": knee.side.value, "source": knee.source.sop_instance_uid, "kl": kl}
     if knee.source.frame is not None:
         line["frame"] = knee.source.frame
