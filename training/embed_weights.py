@@ -12,7 +12,7 @@ from inference.frozen import FrozenBackbone, load_frozen, ready, weights_file
 from inference.members import load_member
 from training.tflite_weights import load_into, read_folded
 
-_HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+HUB = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILES = ["*config.json", "vocab.txt", "tokenizer.json", "*.safetensors"]
 _GREY = 128 / 255  # the TFLite network sees (x - 128) / 128 of 8 bits
 
@@ -40,7 +40,7 @@ def load_weights(name: str, weights: str | None) -> tuple[FrozenBackbone, str]:
         return _tflite(name, path), path.name
     if path.exists():
         return load_frozen(name, path), path.resolve().name
-    if not _HUB.fullmatch(chosen):
+    if not HUB.fullmatch(chosen):
         raise DataError(f"there are no weights at {chosen}: give a folder, or OWNER/NAME on the Hugging Face hub.")
     return load_frozen(name, _fetch(chosen)), chosen
 
