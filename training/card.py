@@ -13,6 +13,7 @@ def model_card(config: RunConfig, metrics: Mapping[str, Any], sizes: Mapping[str
     rows += [_row(name, values) for name, values in metrics["baselines"].items()]
     recall = ", ".join(f"KL {k} {_share(value)}" for k, value in enumerate(model["recall_by_grade"]))
     test = metrics["split"]
+    uncertainty = f"{uncertainty_lines(metrics)}\n\n" if "conformal" in metrics else ""
     return f"""# {config.name} {config.version}: Kellgren-Lawrence grade of one knee
 
 **Research software, not a medical device. Not for diagnosis.**
@@ -49,7 +50,7 @@ Confusion (rows: published grade, columns: predicted):
 
 KL 1 ("doubtful") is the weakest grade, as it is for readers.
 
-## Equalised and other films
+{uncertainty}## Equalised and other films
 {contrast_table(metrics)}
 
 The look-alikes correlate with the published crops at r = {contrast["look_alike_correlation"]:.3f} once they are
@@ -60,6 +61,51 @@ Pixels outside of the knee, implants, casts and other views are not recognised b
 calibrated on OAI patients only. Figures are of crops with the knee in their middle; what finding the knee on
 a film adds to the error stands in docs/robustness.md.
 """
+
+
+def uncertainty_lines(metrics: Mapping[str, Any]) -> str:
+    """Markdown of the conformal sets and of what is refused as unlike the training knees."""
+    sets, unlike, test = metrics["conformal"], metrics["unlike"], metrics["split"]
+    return f"""## Conformal sets
+{set_lines(sets, test)}
+
+## Unlike the training knees
+{unlike_lines(unlike, test)}"""
+
+
+def set_lines(sets: Mapping[str, Any], test: str) -> str:
+    """Coverage and size of the sets on the test split."""
+    found, chosen = sets["figures"], sets["chosen_on"]
+    low, high = found["coverage_95"]
+    grades = ", ".join(f"KL {k} {_percent(value)}" for k, value in enumerate(found["by_grade"]))
+    sides = ", ".join(f"{side} {_percent(value)}" for side, value in found["by_side"].items())
+    sizes = ", ".join(f"{size} grade(s) {count}" for size, count in enumerate(found["sizes"], start=1) if count)
+    wanted = f"{100 * sets['coverage']:g} %"
+    reached = f"{_percent(found['coverage'])} ({_percent(low)} to {_percent(high)})"
+    return f"""Neighbouring grades that are to hold the published one in {wanted} of the knees; limits chosen on the
+{chosen["knees"]} held-back knees of {chosen["patients"]} patients. On `{test}` they hold it in {reached}.
+
+- by grade: {grades}
+- by side: {sides}
+- {found["mean_size"]:.2f} grades in the mean; knees by size: {sizes}"""
+
+
+def unlike_lines(unlike: Mapping[str, Any], test: str) -> str:
+    """What is refused of the test split and of pictures that are no training knees."""
+    held, own = unlike["held_back"], unlike[test]
+    rows = [(f"held-back training knees ({held['n']})", held), (f"`{test}` ({own['n']})", own)]
+    rows += [(f"{name} ({row['n']})", row) for name, row in unlike["strangers"].items()]
+    table = "\n".join(
+        f"| {name} | {row['refused']:.1%} | {row['scores'][0]:.1f} | {row['scores'][1]:.1f} | {row['scores'][2]:.1f} |"
+        for name, row in rows
+    )
+    limit = f"{unlike['limit']:.2f}"
+    return f"""A knee whose score (about 1 for training knees) is above {limit} is refused. Drawn things are
+drawings by the code of this project; no real film of a hip, a hand or a lateral knee was at hand.
+
+| pictures | refused | least score | median | largest |
+|---|---:|---:|---:|---:|
+{table}"""
 
 
 def contrast_table(metrics: Mapping[str, Any]) -> str:
@@ -92,6 +138,10 @@ def _networks(config: RunConfig) -> str:
         for member in config.members
     ]
     return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.1f} %"
 
 
 def _share(value: float | None) -> str:

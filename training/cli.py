@@ -149,7 +149,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         return
     from inference.errors import DataError
     from training import runs
-    from training.card import contrast_table
+    from training.card import contrast_table, uncertainty_lines
     from training.evaluate import evaluate
     from training.fit import keep_memory
 
@@ -159,7 +159,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise DataError(f"there is no split {options.split!r}; there are {', '.join(sorted(parts))}.")
     keep_memory()
     metrics = evaluate(
-        runs.networks(run), parts, options.split, run.config.decoder, lambda text: _console.print(text, style="dim")
+        runs.networks(run),
+        parts,
+        options.split,
+        run.config.decoder,
+        run.folder,
+        lambda text: _console.print(text, style="dim"),
     )
     metrics["knees"] = {name: len(part) for name, part in parts.items()}
     (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -170,35 +175,14 @@ def _evaluate(options: argparse.Namespace) -> None:
             f"{row['accuracy']:.3f}, ECE {row['expected_calibration_error']:.3f}"
         )
     print(contrast_table(metrics))
+    print(uncertainty_lines(metrics))
 
 
 def _export(options: argparse.Namespace) -> None:
     from training import runs
-    from training.card import model_card
-    from training.export import Parts, write_bundle
+    from training.export import export_run
 
-    run = runs.read(options.run)
-    config, metrics = run.config, runs.read_metrics(run)
-    networks = runs.networks(run)
-    bundle = write_bundle(
-        Parts(
-            name=config.name,
-            version=config.version,
-            synthetic=False,
-            networks=[(member.name, member.backbone, member.spec, model) for member, model in networks],
-            temperature=metrics["temperature"],
-            decoder=metrics["decoder"],
-            metrics=metrics,
-            training={
-                "configuration": (run.folder / "config.toml").read_text("utf-8"),
-                "data": "Chen, Knee Osteoarthritis Severity Grading Dataset, DOI 10.17632/56rmx5bjcr.1, CC BY 4.0",
-                "initial_weights": None if run.initial_weights is None else run.initial_weights.name,
-                "licence": "Apache-2.0",
-            },
-            card=model_card(config, metrics, metrics["knees"]),
-        ),
-        options.out,
-    )
+    bundle = export_run(runs.read(options.run), options.out)
     print(f"{bundle.manifest.name} {bundle.manifest.version} in {options.out}, digest {bundle.manifest.digest[:12]}")
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from training.sheets import Image, Sheet, along, developed, disc, frame_of, jittered, sheet, table, turn
 
+Part = Callable[[Sheet, np.random.Generator], None]
+
 FEMUR = table(
     """0.15,-4 0.14,-2 0.14,-1.1 0.16,-0.75 0.24,-0.55 0.27,-0.38 0.22,-0.17 0.1,-0.05 -0.08,-0.02 -0.25,-0.1
     -0.34,-0.25 -0.32,-0.4 -0.22,-0.5 -0.16,-0.65 -0.15,-1.1 -0.15,-2 -0.15,-4"""
@@ -162,9 +164,11 @@ def _corner(crop: Image, rng: np.random.Generator) -> Image:
     return _fit(crop[rows, columns], len(crop))
 
 
-def elsewhere(shape: tuple[int, int], rng: np.random.Generator, texture: Image | None = None) -> Image:
-    """Another joint on a film of `shape`: hip, ankle, foot, elbow, hand, shoulder, spine, pelvis or chest."""
-    part = PARTS[int(rng.integers(len(PARTS)))]
+def elsewhere(
+    shape: tuple[int, int], rng: np.random.Generator, texture: Image | None = None, part: Part | None = None
+) -> Image:
+    """Another joint on a film of `shape`: `part`, or any of PARTS (hip, ankle, foot, elbow, hand, ..., chest)."""
+    part = part or PARTS[int(rng.integers(len(PARTS)))]
     unit = rng.uniform(0.5, 1.3) * min(shape)
     lean = rng.normal(0, 15) if rng.random() < 0.8 else rng.uniform(-180, 180)
     drawn = sheet(shape, rng, frame_of(shape, rng, unit, lean, 0.15), texture)
@@ -363,7 +367,7 @@ def _chest(drawn: Sheet, rng: np.random.Generator) -> None:
     drawn.flesh(along([(0, -2), (0, 2)], [0.07, 0.08]), 0.15, 0.05)
 
 
-PARTS: tuple[Callable[[Sheet, np.random.Generator], None], ...] = (
+PARTS: tuple[Part, ...] = (
     _hip,
     _ankle,
     _foot,

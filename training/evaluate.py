@@ -6,6 +6,7 @@ the test split is only reported on. Weights are rounded first as the bundle stor
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ import torch
 from inference.bundle import decode
 from inference.heads import KLGrader
 from inference.manifest import DECODERS
-from training import baselines, contrast
+from training import baselines, contrast, unlike
 from training.config import MemberConfig
+from training.conformal import calibrate_sets, set_figures
 from training.crops import CropSet
 from training.fit import predict_logits
 from training.metrics import (
@@ -27,6 +29,7 @@ from training.metrics import (
     quadratic_kappa,
     recalls,
 )
+from training.strangers import drawn_strangers
 
 Networks = Sequence[tuple[MemberConfig, KLGrader]]
 Floats = npt.NDArray[np.float64]
@@ -79,7 +82,7 @@ def figures(
 
 
 def evaluate(
-    networks: Networks, parts: dict[str, CropSet], test: str, decoder: str, progress: Progress
+    networks: Networks, parts: dict[str, CropSet], test: str, decoder: str, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Figures of the ensemble, of each member, of the baselines, and under changed contrast.
 
@@ -88,11 +91,13 @@ def evaluate(
         parts: "fit", "tune" and the test split's crops.
         test: name of the test split in `parts`.
         decoder: how probabilities become a grade, one of `inference.manifest.DECODERS`.
+        folder: of the run; what training knees look like is kept there.
         progress: told what is being measured.
     """
     tune, held = parts["tune"], parts[test]
     progress("calibration on held-back training patients")
-    calibration = calibrate(ensemble_logits(networks, tune.crops), tune.grades, decoder)
+    tuned = ensemble_logits(networks, tune.crops)
+    calibration = calibrate(tuned, tune.grades, decoder)
     progress(f"{test}: {len(held)} knees")
     logits = ensemble_logits(networks, held.crops)
     probabilities = probabilities_of(logits, calibration.temperature)
@@ -110,6 +115,13 @@ def evaluate(
             for name in DECODERS
         },
     }
+    sets = calibrate_sets(probabilities_of(tuned, calibration.temperature), tune.grades, tune.subjects, decoder)
+    results["conformal"] = {
+        **sets.to_json(),
+        "chosen_on": {"knees": len(tune), "patients": len(set(tune.subjects))},
+        "figures": set_figures(sets, probabilities, held.grades, held.sides, held.subjects, decoder),
+    }
+    results["unlike"] = _unlike(networks, parts, test, folder, progress)
     results["members"] = {
         config.name: _brief(
             held, probabilities_of(predict_logits(model, config, held.crops), calibration.temperature), calibration
@@ -123,6 +135,26 @@ def evaluate(
     }
     results["contrast"] = _contrast(networks, held, probabilities, calibration, progress)
     return results
+
+
+def _unlike(
+    networks: Networks, parts: dict[str, CropSet], test: str, folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """What training knees look like, the limit, and how many pictures of each kind lie beyond it."""
+    progress("what training knees look like")
+    known = unlike.learn(networks, parts["fit"].crops)
+    held_back = unlike.scores(networks, known, parts["tune"].crops)
+    limit = unlike.choose_limit(held_back)
+    strangers = drawn_strangers(parts[test].crops, networks[0][0].spec)
+    return {
+        "limit": limit,
+        "sha256": unlike.write_familiar(folder, known),
+        "held_back": unlike.refused(held_back, limit),
+        test: unlike.refused(unlike.scores(networks, known, parts[test].crops), limit),
+        "strangers": {
+            name: unlike.refused(unlike.scores(networks, known, crops), limit) for name, crops in strangers.items()
+        },
+    }
 
 
 def _brief(held: CropSet, probabilities: Floats, calibration: Calibration) -> dict[str, float]:

@@ -13,18 +13,28 @@ import torch
 from safetensors.torch import save_file
 
 from inference.bundle import Bundle, Network
+from inference.conformal import Conformal
 from inference.errors import DataError
 from inference.heads import KLGrader
-from inference.manifest import FORMAT, LARGEST, Manifest
+from inference.manifest import FORMAT, LARGEST, UNLIKE_FILE, Manifest
 from inference.preprocess import PreprocessSpec
+from inference.unlike import Familiar
+from training import runs
+from training.card import model_card
+from training.halves import rounded, stored
 from training.schematic import CROP, schematic_knee
+from training.unlike import read_familiar, stored_familiar
 
 PROBE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a bundle is made of. `networks` are (name, backbone, spec, model)."""
+    """What a bundle is made of. `networks` are (name, backbone, spec, model).
+
+    `conformal`, and `familiar` by name of network with its `unlike_limit`, may be missing: no sets are told then, and
+    nothing is refused as unlike the training knees.
+    """
 
     name: str
     version: str
@@ -35,6 +45,19 @@ class Parts:
     metrics: Mapping[str, Any]
     training: Mapping[str, Any]
     card: str
+    conformal: Conformal | None = None
+    familiar: Mapping[str, Familiar] | None = None
+    unlike_limit: float | None = None
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """As it stands in bundle.json."""
+        values: dict[str, Any] = {"temperature": self.temperature}
+        if self.conformal is not None:
+            values["conformal"] = self.conformal.to_json()
+        if self.familiar is not None:
+            values["unlike"] = {"limit": self.unlike_limit}
+        return values
 
 
 def write_bundle(parts: Parts, out: Path) -> Bundle:
@@ -50,7 +73,9 @@ def write_bundle(parts: Parts, out: Path) -> Bundle:
     save_file(_weights(parts), part / "weights.safetensors")
     (part / "MODEL_CARD.md").write_text(parts.card, encoding="utf-8")
     _write_probe(parts, part)
-    names = ("weights.safetensors", "probe.safetensors")
+    if parts.familiar is not None:
+        save_file(stored_familiar(parts.familiar), part / UNLIKE_FILE)
+    names = sorted(path.name for path in part.glob("*.safetensors"))
     values = {
         "format": FORMAT,
         "name": parts.name,
@@ -58,7 +83,7 @@ def write_bundle(parts: Parts, out: Path) -> Bundle:
         "task": "kl",
         "synthetic": parts.synthetic,
         "members": [{"name": n, "backbone": b, "spec": s.to_json()} for n, b, s, _ in parts.networks],
-        "calibration": {"temperature": parts.temperature},
+        "calibration": parts.calibration,
         "decoder": parts.decoder,
         "files": {name: hashlib.sha256((part / name).read_bytes()).hexdigest() for name in names},
         "probe": {"tolerance": PROBE_TOLERANCE},
@@ -77,21 +102,41 @@ def write_bundle(parts: Parts, out: Path) -> Bundle:
     return bundle
 
 
-def rounded(model: KLGrader) -> KLGrader:
-    """The model with its weights as a bundle stores them, so that figures are those of what ships."""
-    state = {
-        name: value.half().float() if value.is_floating_point() else value for name, value in model.state_dict().items()
-    }
-    model.load_state_dict(state)
-    return model.eval()
+def export_run(run: runs.Run, out: Path) -> Bundle:
+    """Write the bundle of a KL run that was evaluated.
+
+    Raises:
+        DataError: it was not evaluated with these networks, is not fitted to its end, or gets too large.
+    """
+    config, metrics = run.config, runs.read_metrics(run)
+    networks = runs.networks(run)
+    conformal, limit = metrics.get("conformal"), metrics.get("unlike")
+    return write_bundle(
+        Parts(
+            name=config.name,
+            version=config.version,
+            synthetic=False,
+            networks=[(member.name, member.backbone, member.spec, model) for member, model in networks],
+            temperature=metrics["temperature"],
+            decoder=metrics["decoder"],
+            metrics=metrics,
+            training={
+                "configuration": (run.folder / "config.toml").read_text("utf-8"),
+                "data": "Chen, Knee Osteoarthritis Severity Grading Dataset, DOI 10.17632/56rmx5bjcr.1, CC BY 4.0",
+                "initial_weights": [path.name for path in run.initial_weights],
+                "licence": "Apache-2.0",
+            },
+            card=model_card(config, metrics, metrics["knees"]),
+            conformal=None if conformal is None else Conformal.from_json(conformal),
+            familiar=None if limit is None else read_familiar(run.folder, limit, networks),
+            unlike_limit=None if limit is None else float(limit["limit"]),
+        ),
+        out,
+    )
 
 
 def _weights(parts: Parts) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for name, _, _, model in parts.networks:
-        for key, value in model.state_dict().items():
-            tensors[f"{name}.{key}"] = (value.half() if value.is_floating_point() else value).contiguous()
-    return tensors
+    return {f"{name}.{key}": value for name, _, _, model in parts.networks for key, value in stored(model).items()}
 
 
 def _write_probe(parts: Parts, folder: Path) -> None:

@@ -14,7 +14,7 @@ from inference.heads import KLGrader
 from training import checkpoints
 from training.config import MemberConfig, RunConfig, read_config
 from training.crops import CropSet, load_crops, read_label_table
-from training.export import rounded
+from training.halves import rounded
 from training.index import read_index
 from training.splits import check_disjoint, held_back
 
