@@ -4,6 +4,7 @@ Sizes are checked against the header, the limits and the codestream before a cod
 syntax, since pydicom's own order may pick a slower one; GDCM runs in a process of its own.
 """
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
@@ -111,6 +112,55 @@ def decode(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> StoredPixels:
     return StoredPixels(values, found, opened.instance.header)
 
 
+def decode_frames(instance: Instance, wanted: Sequence[int], limits: Limits = DEFAULT_LIMITS) -> Iterator[StoredPixels]:
+    """Stored values (rows, columns) of frames of a grey multi-frame image, numbered from 1, one in memory at a time.
+
+    Compressed fragments are all read at once, uncompressed frames singly. Raises as `decode`; a frame that the image
+    has not is UNDECODABLE_PIXELS.
+    """
+    _refuse_unsupported(instance.transfer_syntax_uid)
+    expected, frames = _multiframe(instance.header, limits)
+    if outside := [frame for frame in wanted if not 1 <= frame <= frames]:
+        raise undecodable(f"Frame {outside[0]} is wanted of an image with {frames} frames.")
+    with open_instance(instance.path, limits, frames * expected.frame_bytes + _SLACK) as opened:
+        found, frames = _multiframe(opened.instance.header, limits)
+        if opened.instance.sop_instance_uid != instance.sop_instance_uid or found != expected:
+            raise undecodable("The file has changed since its header was read.")
+        for raw in _frames_bytes(opened, found, frames, wanted, limits):
+            try:
+                native = instance.transfer_syntax_uid in _NATIVE
+                values = _native(raw, found, opened) if native else _compressed(raw, found, opened.instance)
+            except MemoryError:
+                reason = f"Not enough memory for {found.rows} x {found.columns} pixels just now."
+                raise ResourceError(reason) from None
+            yield StoredPixels(values, found, opened.instance.header)
+
+
+def _multiframe(header: Dataset, limits: Limits) -> tuple[PixelFormat, int]:
+    found, frames = pixel_format(header, limits, multiframe=True), number(header, "NumberOfFrames") or 1
+    if found.samples != 1:
+        raise undecodable(f"A multi-frame image with {found.samples} samples a pixel: only grey ones are read.")
+    return found, frames
+
+
+def _frames_bytes(
+    opened: OpenInstance, found: PixelFormat, frames: int, wanted: Sequence[int], limits: Limits
+) -> Iterator[bytes]:
+    raw = _raw_bytes(opened, found, limits, frames)
+    if opened.instance.transfer_syntax_uid in _NATIVE:
+        start = opened.pixels.offset if opened.pixels is not None else 0
+        for frame in wanted:
+            yield opened.source.read_at(start + (frame - 1) * found.frame_bytes, found.frame_bytes)
+        return
+    name = UID(opened.instance.transfer_syntax_uid).name
+    with _codec_errors(name):
+        fragments = list(generate_frames(raw, number_of_frames=frames))
+    if len(fragments) != frames:
+        raise undecodable(f"{name}: {len(fragments)} frames are there, but NumberOfFrames is {frames}.")
+    for frame in wanted:
+        yield encapsulate([fragments[frame - 1]], has_bot=False)
+
+
 def read_dataset(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Dataset:
     """The header with Pixel Data in it, as pydicom holds it (encapsulated where compressed); raises as `decode`."""
     with open_instance(instance.path, limits, pixel_format(instance.header, limits).frame_bytes + _SLACK) as opened:
@@ -121,8 +171,11 @@ def read_dataset(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Dataset
         return dataset
 
 
-def pixel_format(header: Dataset, limits: Limits) -> PixelFormat:
-    """The Image Pixel module, or RefusalError UNDECODABLE_PIXELS naming the attribute that makes no sense."""
+def pixel_format(header: Dataset, limits: Limits, *, multiframe: bool = False) -> PixelFormat:
+    """The Image Pixel module, or RefusalError UNDECODABLE_PIXELS naming the attribute that makes no sense.
+
+    More than one frame is refused, except with `multiframe`.
+    """
     rows, columns = number(header, "Rows"), number(header, "Columns")
     samples, allocated = number(header, "SamplesPerPixel") or 1, number(header, "BitsAllocated")
     frames = number(header, "NumberOfFrames") or 1
@@ -133,7 +186,7 @@ def pixel_format(header: Dataset, limits: Limits) -> PixelFormat:
         raise undecodable(
             f"{rows} x {columns} pixels, {frames} frames, {samples} samples are more than {limits.max_pixels}."
         )
-    if frames > 1:
+    if frames > 1 and not multiframe:
         raise undecodable(f"NumberOfFrames is {frames}: only single-frame images are read.")
     if allocated not in (8, 16, 32):
         raise undecodable(f"BitsAllocated is {allocated}; 8, 16 or 32 can be read.")
@@ -166,7 +219,8 @@ def _plugin(syntax: str) -> str | None:
     return next((name for name in _PLUGINS[syntax] if name in available), None)
 
 
-def _raw_bytes(opened: OpenInstance, found: PixelFormat, limits: Limits) -> bytes:
+def _raw_bytes(opened: OpenInstance, found: PixelFormat, limits: Limits, frames: int | None = None) -> bytes:
+    """The pixel data of a single frame, or of `frames`: then uncompressed ones are only checked, and empty."""
     pixels = opened.pixels
     if pixels is None or pixels.length == 0:
         raise RefusalError(RefusalCode.NO_PIXEL_DATA, "The object has no Pixel Data. Send the image itself.")
@@ -177,6 +231,10 @@ def _raw_bytes(opened: OpenInstance, found: PixelFormat, limits: Limits) -> byte
         if not native:
             raise undecodable("The transfer syntax is a compressed one, but Pixel Data is not encapsulated.")
         expected = _native_size(found)
+        if frames is not None:
+            if pixels.length < frames * expected or not opened.source.read_at(pixels.offset + frames * expected - 1, 1):
+                raise undecodable(f"Pixel Data is shorter than {frames} frames of {expected} bytes: truncated.")
+            return b""
         raw = opened.source.read_at(pixels.offset, min(pixels.length, expected))
         if len(raw) < expected:
             raise undecodable(f"Pixel Data has {len(raw)} bytes, but the header describes {expected}: truncated.")
@@ -187,7 +245,7 @@ def _raw_bytes(opened: OpenInstance, found: PixelFormat, limits: Limits) -> byte
         end = fragments_end(opened.source, pixels.offset, pixels.tag, limits.max_elements)
     except UnreadableError:
         raise undecodable("The fragments of Pixel Data are damaged or truncated. Send the image again.") from None
-    if end - pixels.offset > 2 * found.frame_bytes + _SLACK:
+    if end - pixels.offset > 2 * (frames or 1) * found.frame_bytes + _SLACK:
         raise undecodable("The compressed Pixel Data is far larger than the image that the header describes.")
     return opened.source.read_at(pixels.offset, end - pixels.offset)
 
