@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from inference.errors import UsageError
-from training.systems import CONVNEXT, HEADS
+
+HEADS = ("ridge", "corn", "attentive", "boosting")
+CONVNEXT = "convnext"
 
 
 def add_options(fit: argparse.ArgumentParser) -> None:

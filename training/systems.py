@@ -1,15 +1,17 @@
 """The table of systems and baselines of a cross-validated run on radiographs: what each of them sees, and its head."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inference.errors import UsageError
+from training.regression_attentive import AttentiveHead
+from training.regression_boosting import BoostingHead
+from training.regression_corn import CornHead
 from training.regression_ridge import RidgeHead
 from training.regression_samples import Head
 from training.regression_simple import ByGrade, Constant
 
-HEADS = ("ridge",)
-CONVNEXT = "convnext"
+HEADS = ("ridge", "corn", "attentive", "boosting")
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,29 @@ def systems(stores: Sequence[Store], heads: Sequence[str], bounds: tuple[float, 
 def _of(store: Store, head: str, bounds: tuple[float, float]) -> list[System]:
     suffix = "" if head == "ridge" else f"_{head}"
     name, title = store.name, f"{store.backbone} embedding"
-    made = [
-        System(f"{name}{suffix}", f"{title}, {head}", "system", _head(head, ("image",), bounds), name, exported=True)
-    ]
+    if head == "attentive":
+        if store.features != "patches":
+            return []
+        probe = AttentiveHead()
+        return [System(f"{name}_attentive", f"{title}, attentive probe", "system", probe, name, "patches", True)]
+    image, both = _head(head, ("image",), bounds), _head(head, ("image", "grades"), bounds)
+    kept = head != "boosting"
+    made = [System(f"{name}{suffix}", f"{title}, {image.name}", "system", image, name, exported=kept)]
     if store.texts:
-        text = f"{store.backbone} image and description of the KL grade, {head}"
-        fields = _head(head, ("image",), bounds)
-        made.append(System(f"{name}_text{suffix}", text, "system", fields, name, "fused", exported=True))
-    both = f"{title} and KL grade, {head}"
-    parts = ("image", "grades")
-    made.append(System(f"image_kl_{name}{suffix}", both, "baseline", _head(head, parts, bounds), name, exported=True))
+        title_of_text = f"{store.backbone} image and description of the KL grade, {image.name}"
+        made.append(System(f"{name}_text{suffix}", title_of_text, "system", image, name, "fused", kept))
+    made.append(
+        System(f"image_kl_{name}{suffix}", f"{title} and KL grade, {both.name}", "baseline", both, name, exported=kept)
+    )
+    if head == "boosting":
+        every = _head(head, ("image", "grades", "people"), bounds)
+        made.append(
+            System(f"all_{name}{suffix}", f"{title}, KL grade, age, sex and race, {every.name}", "system", every, name)
+        )
     return made
 
 
 def _head(head: str, parts: tuple[str, ...], bounds: tuple[float, float]) -> Head:
-    makers: Mapping[str, Head] = {"ridge": RidgeHead(parts)}
-    return makers[head]
+    if head == "corn":
+        return CornHead(parts, bounds)
+    return BoostingHead(parts) if head == "boosting" else RidgeHead(parts)
