@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from inference.errors import BundleError, GenuError
-from inference.manifest import SHIPPED, Manifest
+from inference.installed import installed
 from plugin.destinations import echo
 from plugin.jobs import Queue
 from plugin.settings import (
@@ -69,18 +69,18 @@ def examine(settings: Settings) -> Iterator[Check]:
 
 def check_bundles(settings: Settings) -> Iterator[Check]:
     """Each manifest is read here; loading and replaying happens once for all of them, in a child."""
-    for folder in settings.bundles or (SHIPPED,):
-        try:
-            manifest = Manifest.read(folder)
+    try:
+        manifests = installed(settings.bundles, allow_undeployed=settings.allow_undeployed_bundles)
+        for manifest in manifests:
             manifest.verify_files()
-        except BundleError as error:
-            yield Check("bundle", Verdict.FAILED, str(error), f"put a whole bundle at {folder}, or mend `bundles`")
-            return
-        identity = manifest.identity()
+    except BundleError as error:
+        yield Check("bundle", Verdict.FAILED, str(error), "put a whole bundle there, or mend `bundles`")
+        return
+    for identity in (manifest.identity() for manifest in manifests):
         told = f"{identity.name} {identity.version} ({identity.task}), digest {identity.digest[:12]}"
         if identity.synthetic:
             yield Check(
-                "bundle", Verdict.WARNING, f"{told}: a synthetic stand-in", "its grades mean nothing: set `bundles`"
+                "bundle", Verdict.WARNING, f"{told}: a synthetic stand-in", "what it says means nothing: set `bundles`"
             )
         else:
             yield Check("bundle", Verdict.FINE, told)

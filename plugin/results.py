@@ -9,7 +9,19 @@ from functools import cache
 from importlib.resources import files as package_files
 from typing import Any
 
-from inference.findings import Box, FilmLook, KneeFinding, Refusal, SeenKnee, SeenLetter, StudyFindings, StudyStatus
+from dicom_templates.pain import ORIGIN, rounded
+from inference.findings import (
+    Box,
+    FilmLook,
+    KneeFinding,
+    ModelIdentity,
+    PainFinding,
+    Refusal,
+    SeenKnee,
+    SeenLetter,
+    StudyFindings,
+    StudyStatus,
+)
 
 ResultLine = dict[str, Any]
 
@@ -68,13 +80,26 @@ def _knee(knee: KneeFinding) -> ResultLine:
         line["spacing"] = {"kind": spacing.kind, "source": spacing.source}
         if (lengths := spacing.lengths) is not None:
             line["spacing"] |= {"rows_mm": round(lengths[0], 6), "columns_mm": round(lengths[1], 6)}
-    line["model"] = {
-        "name": knee.model.name,
-        "version": knee.model.version,
-        "digest": knee.model.digest,
-        "synthetic": knee.model.synthetic,
-    }
+    if knee.pain is not None:
+        line["pain"] = _pain(knee.pain)
+    line["model"] = _model(knee.model)
     return line
+
+
+def _pain(pain: PainFinding) -> ResultLine:
+    """The numbers as report and heatmap tell them, and that nobody asked the patient."""
+    score, low, high = rounded(pain)
+    numbers = {"score": score, "low": low, "high": high, "coverage": round(pain.coverage, 4)}
+    return {**numbers, "origin": ORIGIN, "model": _model(pain.model)}
+
+
+def _model(model: ModelIdentity) -> ResultLine:
+    return {
+        "name": model.name,
+        "version": model.version,
+        "digest": model.digest,
+        "synthetic": model.synthetic,
+    }
 
 
 def _refusal(refusal: Refusal) -> ResultLine:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from inference.errors import BundleError, ConfigurationError
-from inference.manifest import SHIPPED, Manifest
+from inference.installed import installed
 from plugin import summaries
 from plugin.jobs import Queue
 from plugin.negotiation import is_uid
@@ -148,11 +148,9 @@ def _missing() -> Reply:
 
 def _bundles(settings: Settings) -> list[Body]:
     """What the workers load; a bundle that cannot be read says so here, and in the workers' log."""
-    told: list[Body] = []
-    for folder in settings.bundles or (SHIPPED,):
-        try:
-            identity = Manifest.read(folder).identity()
-            told.append({"name": identity.name, "version": identity.version, "synthetic": identity.synthetic})
-        except BundleError as error:
-            told.append({"error": str(error)})
-    return told
+    try:
+        manifests = installed(settings.bundles, allow_undeployed=settings.allow_undeployed_bundles)
+        told = [manifest.identity() for manifest in manifests]
+    except BundleError as error:
+        return [{"error": str(error)}]
+    return [{"name": one.name, "version": one.version, "task": one.task, "synthetic": one.synthetic} for one in told]

@@ -167,7 +167,14 @@ class Settings(BaseSettings):
         default=Path("genu-data"), description="received instances, queue and results; on one file system"
     )
     bundles: tuple[Path, ...] = Field(
-        default=(), description="model bundles to score with; empty means the one that ships"
+        default=(),
+        description="model bundles to score with, at most one of each task (kl, pain); without one that grades the one "
+        "that ships",
+    )
+    allow_undeployed_bundles: bool = Field(
+        default=False,
+        description="load bundles although the terms of their weights exclude use in a running service; for research "
+        "that those terms cover",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level that is logged"

@@ -25,11 +25,22 @@ def of_job(job: JobRow | None) -> str:
 
 def of_result(line: ResultLine) -> str:
     """Grades first, then what was refused and why."""
-    grades = [f"{SIDES[knee['side']]} knee: Kellgren-Lawrence grade {knee['kl']['grade']}" for knee in line["knees"]]
+    grades = [
+        f"{SIDES[knee['side']]} knee: Kellgren-Lawrence grade {knee['kl']['grade']}{_pain(knee)}"
+        for knee in line["knees"]
+    ]
     told = f"{'; '.join(grades)} (research only)." if grades else ""
     reasons = [f"{_what(refusal)}: {refusal['reason']}" for refusal in line["refusals"]]
     before = "Nothing to score." if line["status"] == "nothing_to_score" else "Refused." if not grades else ""
     return " ".join(filter(None, (before, told[:1].upper() + told[1:], *reasons)))
+
+
+def _pain(knee: ResultLine) -> str:
+    """Predicted pain with its interval, empty where there is none; lines of older versions have none."""
+    if (pain := knee.get("pain")) is None:
+        return ""
+    interval = f"{100 * pain['coverage']:.0f} % interval {pain['low']:.1f} to {pain['high']:.1f}"
+    return f", predicted pain {pain['score']:.1f} of 10 ({interval}; {pain['origin']})"
 
 
 def _what(refusal: ResultLine) -> str:

@@ -58,10 +58,10 @@ def run(settings: Settings, *, worker_id: str | None = None, parent: int | None 
 
 def load_predictor(settings: Settings) -> Scorer:
     """The predictor with the configured bundles, or the one that ships; torch is imported here."""
-    from inference.manifest import SHIPPED
     from inference.predictor import Predictor
 
-    return Predictor.load(settings.bundles or (SHIPPED,), threads=settings.workers.threads)
+    allowed = settings.allow_undeployed_bundles
+    return Predictor.load(settings.bundles, threads=settings.workers.threads, allow_undeployed=allowed)
 
 
 class Worker:

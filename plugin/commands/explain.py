@@ -11,7 +11,7 @@ from PIL import Image
 
 from inference.errors import ConfigurationError, DataError, RefusalError, ResourceError
 from inference.findings import FilmLook, SourceImage, Step, StudyFindings
-from inference.manifest import SHIPPED, Manifest
+from inference.installed import installed
 from inference.reading import Grouping, StudyInput, group_studies
 from inference.studies import select
 from plugin import explain_page, explain_picture
@@ -24,8 +24,8 @@ from plugin.worker import Scorer, load_predictor
 def explain(arguments: argparse.Namespace) -> int:
     """A page for each image under the paths; exit status 1 when a file could not be read."""
     settings = settings_of(arguments)
-    for folder in settings.bundles or (SHIPPED,):
-        Manifest.read(folder).verify_files()
+    for manifest in installed(settings.bundles, allow_undeployed=settings.allow_undeployed_bundles):
+        manifest.verify_files()
     studies = _read(arguments.paths)
     out = _made(arguments.out)
     kinds = [kind for kind in ("html", "png") if getattr(arguments, kind)] or ["html", "png"]

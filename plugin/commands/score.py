@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dicom_templates.tree import render_tree
 from inference.errors import ConfigurationError, DataError, ResourceError
 from inference.findings import StudyStatus
-from inference.manifest import SHIPPED, Manifest
+from inference.installed import installed
 from inference.reading import Grouping, StudyInput, group_studies
 from plugin.commands.archive import Returner, fetched
 from plugin.commands.options import settings_of
@@ -34,10 +34,11 @@ def score(arguments: argparse.Namespace) -> int:
     """Score everything under the paths, or the studies named; exit status 1 when one failed or was not put back."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     settings = settings_of(arguments)
-    for folder in settings.bundles or (SHIPPED,):
+    for folder in settings.bundles:
         if not folder.is_dir():
             raise ConfigurationError(f"bundle {folder}: there is no such folder; give one that holds bundle.json")
-        Manifest.read(folder).verify_files()  # says at once what a child would find out after seconds
+    for manifest in installed(settings.bundles, allow_undeployed=settings.allow_undeployed_bundles):
+        manifest.verify_files()  # says at once what a child would find out after seconds
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ConfigurationError(f"--jobs {arguments.jobs}: give 1 or more")
     if bool(arguments.paths) == bool(arguments.study):
