@@ -81,7 +81,7 @@ def _dicomize_options(commands: Any) -> None:
 
 def _fit_options(commands: Any) -> None:
     fit = commands.add_parser("fit", help="fit a KL grader, or the systems of a cohort; goes on where it stopped")
-    fit.add_argument("--export", type=Path, help="the DICOM export: fit the networks of a KL grader")
+    fit.add_argument("--export", type=Path, help="the DICOM export: of the KL grader, or of the fine-tuning")
     fit.add_argument("--index", type=Path, default=None, help="default: EXPORT/index.parquet")
     fit.add_argument("--labels", type=Path, default=None, help="default: EXPORT/labels.csv")
     fit.add_argument("--config", type=Path, default=Path(__file__).parent / "kl.toml", help="the run's TOML file")
@@ -101,12 +101,12 @@ def _dicomize(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    if (options.export is None) == (options.cohort is None):
-        raise UsageError("give --export for the KL grader, or --cohort for cross-validated systems, and not both.")
     if options.cohort is not None:
         cv_cli.fit(options)
-    else:
+    elif options.export is not None:
         _fit_grader(options)
+    else:
+        raise UsageError("give --export for the KL grader, or --cohort for cross-validated systems.")
 
 
 def _fit_grader(options: argparse.Namespace) -> None:

@@ -4,15 +4,18 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inference.errors import UsageError
 
+if TYPE_CHECKING:
+    from training.finetune import FinetuneOptions
+
 HEADS = ("ridge", "corn", "attentive", "boosting")
-CONVNEXT = "convnext"
 
 
 def add_options(fit: argparse.ArgumentParser) -> None:
-    """The options of `fit --cohort`, in a group of their own."""
+    """The options of `fit --cohort`, in groups of their own."""
     group = fit.add_argument_group("cross-validated systems on a cohort")
     group.add_argument("--cohort", type=Path, help="folder with cohort.parquet: fit systems and baselines by folds")
     group.add_argument(
@@ -26,7 +29,7 @@ def add_options(fit: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--systems", nargs="+", metavar="NAME",
-        help=f"only these, and the baselines; {CONVNEXT} is fine-tuned (default: all that the embeddings allow)",
+        help="only these, and the baselines; convnext is fine-tuned, with --export (default: all of the embeddings)",
     )  # fmt: skip
     group.add_argument(
         "--heads", nargs="+", default=["ridge"], metavar="HEAD",
@@ -34,44 +37,83 @@ def add_options(fit: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--folds", type=int, default=5, help="patient-grouped folds (default: 5)")
     group.add_argument("--seed", type=int, default=0, help="of folds and heads (default: 0)")
+    group.add_argument("--synthetic", action="store_true", help="say everywhere that the knees are made")
+    tuned = fit.add_argument_group("fine-tuning (--systems convnext)")
+    tuned.add_argument("--backbone", default="convnext_small", help="what is fine-tuned (default: convnext_small)")
+    tuned.add_argument("--weights", help="folder or hub name it begins with, as for embed (default: the usual)")
+    tuned.add_argument("--epochs", type=int, default=30, help="at most (default: 30)")
+    tuned.add_argument("--patience", type=int, default=6, help="epochs without a gain before it ends (default: 6)")
+    tuned.add_argument("--batch", type=int, default=32, help="knees of a step (default: 32)")
+    tuned.add_argument("--learning-rate", type=float, default=1e-4, help="the highest (default: 1e-4)")
+    tuned.add_argument("--loss", choices=("mse", "huber"), default="mse", help="(default: mse)")
+    tuned.add_argument(
+        "--precision", choices=("fp32", "bf16-mixed", "fp16-mixed"), default="fp32", help="(default: fp32)"
+    )
+    tuned.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    tuned.add_argument("--workers", type=int, default=2, help="decode processes, 0 for none (default: 2)")
 
 
 def fit(options: argparse.Namespace) -> None:
     """Fit what the command line asks for.
 
     Raises:
-        UsageError, DataError: as `training.cv_run.create` and `training.cv_fit.fit_systems`.
+        UsageError, DataError: as `training.cv_run.create`, `training.cv_fit.fit_systems` and `training.finetune`.
     """
     from training import cv_fit, cv_run
     from training.systems import BASELINES, Store, systems
 
-    if options.threads is not None:
-        import torch
-        from threadpoolctl import threadpool_limits
-
-        torch.set_num_threads(options.threads)
-        threadpool_limits(options.threads)
+    _limit_threads(options.threads)
+    tuned = _finetune_options(options)
     run = cv_run.create(
         options.run, options.cohort, _embeddings(options.embeddings), target=options.target, grades=options.grades,
         folds=options.folds, seed=options.seed, bounds=None if options.bounds is None else tuple(options.bounds),
+        synthetic=options.synthetic,
     )  # fmt: skip
     stores = [Store(name, s.spec.backbone, s.spec.features, s.spec.texts) for name, s in run.stores().items()]
     table = systems(stores, options.heads, run.bounds)
-    wanted = [*(system.name for system in BASELINES), *(options.systems or (system.name for system in table))]
-    known = {system.name for system in table} | {CONVNEXT}
+    baselines = [system.name for system in BASELINES]
+    wanted = [*baselines, *(options.systems or [system.name for system in table])]
+    known = {system.name for system in table} | ({tuned.system} if tuned else {"convnext (with --export)"})
     unknown = sorted(set(wanted) - known)
     if unknown:
-        raise UsageError(f"there is no system {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
+        raise UsageError(f"there is no system {', '.join(unknown)} here; there are {', '.join(sorted(known))}.")
     knees = run.knees()
-    print(f"{len(knees)} knees of {knees['PatientID'].n_unique()} patients in {run.folds} folds; "
-          + "; ".join(f"{count} {why}" for why, count in run.left_out.items()), file=sys.stderr)  # fmt: skip
+    left_out = "".join(f", {count} {why} left out" for why, count in run.left_out.items() if count)
+    _say(f"{len(knees)} knees of {knees['PatientID'].n_unique()} patients in {run.folds} folds{left_out}")
     run = cv_fit.fit_systems(run, [system for system in table if system.name in wanted], _say)
-    if CONVNEXT in wanted:
+    if tuned is not None and tuned.system in wanted:
         from training.finetune import finetune
 
-        finetune(run.folder, options)
-        run = cv_run.finished(run, [CONVNEXT])
+        finetune(run.folder, tuned, _say)
+        run = cv_run.finished(run, [tuned.system])
     print(f"{len(run.systems)} systems in {run.folder}: {', '.join(run.systems)}")
+
+
+def _finetune_options(options: argparse.Namespace) -> "FinetuneOptions | None":
+    """What `--systems convnext` means; None without an export."""
+    if options.export is None:
+        return None
+    from training.finetune import FinetuneOptions
+    from training.finetune_fit import Recipe
+
+    recipe = Recipe(
+        loss=options.loss, epochs=options.epochs, patience=options.patience, batch=options.batch,
+        learning_rate=options.learning_rate,
+    )  # fmt: skip
+    return FinetuneOptions(
+        export=options.export, backbone=options.backbone, weights=options.weights, recipe=recipe,
+        precision=options.precision, device=options.device, seed=options.seed, workers=options.workers,
+    )  # fmt: skip
+
+
+def _limit_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def _say(line: str) -> None:
@@ -81,10 +123,10 @@ def _say(line: str) -> None:
 def _embeddings(texts: list[str]) -> Mapping[str, Path]:
     found: dict[str, Path] = {}
     for text in texts:
-        name, equals, folder = text.partition("=")
-        if not equals or not name.replace("_", "").replace("-", "").isalnum() or name in found:
+        name, _, folder = text.partition("=")
+        if not folder or not name.replace("_", "").isalnum() or not name.isascii() or name in found:
             raise UsageError(
-                f"--embeddings {text!r}: it is written NAME=FOLDER, each name once, of letters, digits, _."
+                f"--embeddings {text!r}: it is written NAME=FOLDER; each name once, of letters, digits, _."
             )
         found[name] = Path(folder)
     return found

@@ -126,8 +126,12 @@ def create(
     folds: int = 5,
     seed: int = 0,
     bounds: tuple[float, float] | None = None,
+    synthetic: bool = False,
 ) -> CVRun:
     """Make a run, or go on with the one that is there: its embeddings and systems stay and are added to.
+
+    A run is synthetic when the caller says so, when a store's weights are random, and when truth.json of
+    `genu-train synth` stands beside the cohort or above it.
 
     Raises:
         UsageError: the target's bounds are not known and not given.
@@ -151,7 +155,7 @@ def create(
     knees, left_out = _taking_part(_graded(table, grades), target, (low, high), stores)
     knees = _folded(knees, target, run)
     _check_pixels(knees, stores)
-    made = any(store.spec.synthetic for store in stores.values()) or _made(cohort)
+    made = synthetic or any(store.spec.synthetic for store in stores.values()) or _made(cohort)
     run = replace(run, left_out=left_out, synthetic=made)
     folder.mkdir(parents=True, exist_ok=True)
     if there is not None:
