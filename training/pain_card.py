@@ -127,7 +127,7 @@ def _model(facts: CardFacts) -> Iterator[str]:
 def _performance(facts: CardFacts) -> Iterator[str]:
     figures = facts.figures
     yield f"## Figures, out of fold ({figures['knees']} knees of {figures['patients']} patients)"
-    yield "With 95 % patient-bootstrap intervals. Baselines see no image: what does no better has learnt nothing."
+    yield "With 95 % patient-bootstrap intervals. What does no better than the constants has learnt nothing."
     yield ""
     yield f"| system | {' | '.join(_NAMES.values())} |"
     yield "|---" * (len(_NAMES) + 1) + "|"
