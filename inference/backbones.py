@@ -107,7 +107,7 @@ BACKBONES: dict[str, BackboneEntry] = {
     "mobilenetv2_035": BackboneEntry(
         _timm("mobilenetv2_035", pad_type="same"), 1280, "timm", "mobilenetv2_035", None, _APACHE
     ),
-    # TensorFlow's EfficientNet-Lite; drop_path drops blocks at random in training, as TensorFlow did, and does nothing else.
+    # drop_path drops blocks at random in training, as TensorFlow did for these; it does nothing else.
     "tf_efficientnet_lite0": BackboneEntry(
         _timm("tf_efficientnet_lite0", drop_path_rate=0.1),
         1280,

