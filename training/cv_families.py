@@ -46,6 +46,12 @@ class Family(Protocol):
     def headline(self, evidence: Evidence) -> str:
         """The page's title."""
 
+    def summary(self, evidence: Evidence, figures: Figures) -> list[str]:
+        """What was found, in a few sentences for the top of the page."""
+
+    def fit_command(self, evidence: Evidence) -> list[str]:
+        """The words of the command that fits the run again; none where that is not known."""
+
     def sections(self, evidence: Evidence, figures: Figures, published: Sequence[Published]) -> Sequence[Section]:
         """The report's sections between what was run and how it was made."""
 

@@ -27,7 +27,10 @@ class Factor:
 
 
 def factors_of(knees: pl.DataFrame) -> list[Factor]:
-    """The factors for which the table has a column; knees without a value are a group of their own, the last."""
+    """The factors for which the table has a column; knees without a value are a group of their own, the last.
+
+    The grade is that which the systems were given (`grade`), or the cohort's own (`kl`).
+    """
     found = []
     if "age" in knees.columns:
         ages = [None if age is None else _AGES[(age >= 45) + (age > 70)] for age in knees["age"].to_list()]
@@ -38,8 +41,9 @@ def factors_of(knees: pl.DataFrame) -> list[Factor]:
     if "race" in knees.columns:
         races = [None if race is None else str(race) for race in knees["race"].to_list()]
         found.append(_factor("race", races, _by_size(races)))
-    if "kl" in knees.columns:
-        grades = [None if grade is None else f"KL {int(grade)}" for grade in knees["kl"].to_list()]
+    column = "grade" if "grade" in knees.columns else "kl"
+    if column in knees.columns:
+        grades = [None if grade is None else f"KL {int(grade)}" for grade in knees[column].to_list()]
         found.append(_factor("KL grade", grades, tuple(f"KL {grade}" for grade in range(5))))
     return found
 

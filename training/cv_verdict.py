@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from training.report_numbers import signed
+
 _AGAINST: Final = (
     ("rmse", "RMSE", "constant_mean", "the constant mean"),
     ("mae", "MAE", "constant_median", "the constant median"),
@@ -33,6 +35,38 @@ def _sentences(figures: Mapping[str, Any], systems: Mapping[str, str]) -> Iterab
         better = [systems[row["system"]] for row in rows if row["better"] is True]
         worse = [systems[row["system"]] for row in rows if row["better"] is False]
         yield f"{label} against {words}: {_said(better, worse, len(rows))}"
+
+
+def leader(figures: Mapping[str, Any], unit: str) -> list[str]:
+    """Which system has the least RMSE, and whether it is ahead of the constant and of the grade alone."""
+    rows = [row for row in figures["systems"] if row["role"] == "system" and row["rmse"][0] is not None]
+    if not rows:
+        return sentences(figures)
+    values = {row["system"]: row["rmse"][0] for row in figures["systems"]}
+    best = min(rows, key=lambda row: row["rmse"][0])
+    value, low, high = best["rmse"]
+    interval = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
+    among = f"the least RMSE of {_count(len(rows))}" if len(rows) > 1 else "an RMSE of"
+    found = [f"{best['title']} has {among}{':' if len(rows) > 1 else ''} {value:.2f} {unit}{interval}."]
+    for figure, _, against, words in _AGAINST:
+        pair = [
+            row for row in figures["differences"] if (row["system"], row["against"]) == (best["system"], against)
+            and row["figure"] == figure == "rmse"
+        ]  # fmt: skip
+        found += [_ahead(row, words, values[against]) for row in pair]
+    if len(rows) > 1:
+        found.append("It was picked as the best after the fact, which flatters it a little.")
+    return found
+
+
+def _ahead(row: Mapping[str, Any], words: str, reference: float) -> str:
+    value, low, high = row["difference"]
+    interval = "" if low is None else f", {signed(low, 3)} to {signed(high, 3)}"
+    said = {True: "is better", False: "is WORSE", None: "is NOT better"}[row["better"]]
+    return (
+        f"Against {words} ({reference:.2f}) it {said} beyond the interval of the paired difference "
+        f"({signed(value, 3)}{interval})."
+    )
 
 
 def _said(better: Sequence[str], worse: Sequence[str], count: int) -> str:

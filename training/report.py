@@ -10,7 +10,7 @@ from training import cv_evaluate
 from training.cv_evidence import Evidence, read_evidence
 from training.cv_families import family_of
 from training.published import Published, published_for
-from training.report_about import made, what_was_run
+from training.report_about import knees_section, lead, made
 from training.report_page import RESEARCH_MARK, Part, Text, pictures_of, render
 
 FOLDER, PAGE = "report", "report.html"
@@ -34,9 +34,14 @@ def write_report(run: Path, *, published: bool = True) -> Path:
     family = family_of(evidence.about.get("kind"))
     figures = cv_evaluate.figures_of(evidence)
     elsewhere = published_for(evidence.about) if published else []
-    sections = [what_was_run(evidence), *family.sections(evidence, figures, elsewhere), made(evidence, figures)]
+    sections = [
+        *family.sections(evidence, figures, elsewhere),
+        knees_section(evidence),
+        made(evidence, figures, family.fit_command(evidence)),
+    ]
     marks = _marks(evidence)
-    page = render(family.headline(evidence), marks, sections, marks)
+    head = [*marks, *lead(evidence), Text(" ".join(family.summary(evidence, figures)), "verdict")]
+    page = render(family.headline(evidence), head, sections, marks)
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     for old in (path for pattern in _OURS for path in folder.glob(pattern)):
@@ -54,18 +59,13 @@ def write_report(run: Path, *, published: bool = True) -> Path:
 
 def _marks(evidence: Evidence) -> list[Part]:
     marks: list[Part] = [Text(RESEARCH_MARK, "mark")]
-    if evidence.about.get("synthetic"):
-        marks.append(
-            Text(
-                "SYNTHETIC DATA: THE KNEES OF THIS RUN ARE MADE. NO FIGURE SAYS ANYTHING ABOUT PATIENTS.",
-                "mark synthetic",
-            )
-        )
     made_up = [system.system for system in evidence.systems if system.about.get("synthetic")]
-    if made_up:
-        marks.append(
-            Text(f"SYNTHETIC WEIGHTS: RANDOM STAND-INS, NOT TRAINED NETWORKS: {', '.join(made_up)}.", "mark synthetic")
-        )
+    if evidence.about.get("synthetic"):
+        said = "SYNTHETIC: MADE KNEES OR RANDOM NETWORKS ARE IN THIS RUN. ITS FIGURES SAY NOTHING ABOUT PATIENTS."
+        marks.append(Text(said, "mark synthetic"))
+    elif made_up:
+        said = f"SYNTHETIC: RANDOM STAND-INS, NOT TRAINED NETWORKS, ARE BEHIND {', '.join(made_up)}."
+        marks.append(Text(said, "mark synthetic"))
     return marks
 
 

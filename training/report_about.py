@@ -23,8 +23,8 @@ _TOLD: Final = frozenset({"kind", "target", "bounds", "unit", "synthetic", "syst
 _LARGEST: Final = 4_000_000  # bytes of the flow diagram
 
 
-def what_was_run(evidence: Evidence) -> Section:
-    """Sizes, the cohort's flow and who is in it."""
+def lead(evidence: Evidence) -> list[Part]:
+    """Sizes and systems, for the top of the page."""
     about, knees = evidence.about, evidence.knees
     patients = knees["PatientID"].n_unique()
     target, unit = str(about.get("target", "the target")), str(about.get("unit", ""))
@@ -38,12 +38,17 @@ def what_was_run(evidence: Evidence) -> Section:
             f"{knees['fold'].n_unique()} folds by patient: each knee is predicted by models that have seen no image of "
             "its patient."
         ),
-        Text(f"Systems: {', '.join(systems) or 'none'}. Baselines: {', '.join(baselines) or 'none'}."),
+        Text(f"Systems: {'; '.join(systems) or 'none'}. Baselines: {'; '.join(baselines) or 'none'}."),
     ]
     if evidence.unfinished:
-        parts.append(Text(f"NOT FINISHED, and missing below: {', '.join(evidence.unfinished)}.", "verdict"))
-    parts += [_people(evidence), *_target(evidence, target, unit), *_flow(evidence)]
-    return Section("run", "What was run", parts)
+        parts.append(Text(f"NOT FINISHED, and missing below: {', '.join(evidence.unfinished)}."))
+    return parts
+
+
+def knees_section(evidence: Evidence) -> Section:
+    """Who is in it, what there is to predict, and how the cohort came about."""
+    target, unit = str(evidence.about.get("target", "the target")), str(evidence.about.get("unit", ""))
+    return Section("knees", "The knees", [_people(evidence), *_target(evidence, target, unit), *_flow(evidence)])
 
 
 def _people(evidence: Evidence) -> Table:
@@ -117,7 +122,7 @@ def _steps(folder: Path) -> str:
     return "; ".join(f"after {row['rule']}: {row['kept_knees']} knees" for row in table.to_dicts()) + "."
 
 
-def made(evidence: Evidence, figures: Mapping[str, Any]) -> Section:
+def made(evidence: Evidence, figures: Mapping[str, Any], fit: Sequence[str]) -> Section:
     """What was chosen, under which terms the weights are, versions, hashes, and the commands."""
     parts: list[Part] = [_terms(evidence), Heading("Chosen in each fold, inside its training folds"), _chosen(evidence)]
     settings = {key: value for key, value in evidence.about.items() if key not in _TOLD}
@@ -128,7 +133,7 @@ def made(evidence: Evidence, figures: Mapping[str, Any]) -> Section:
         Heading("Versions"),
         Text(_versions(evidence.about.get("versions")), "fine"),
         Heading("To make it again"),
-        _commands(evidence),
+        _commands(evidence, fit),
     ]
     rows = [Row(Cell(name), [Cell(digest)]) for name, digest in figures["inputs"].items()]
     parts += [Heading("What was read"), Table([Cell("file"), Cell("SHA-256")], rows)]
@@ -149,7 +154,8 @@ def _terms(evidence: Evidence) -> Table:
             else "not in a running service"
         )
         cells = [
-            about.get("head"), about.get("backbone"), about.get("licence"), service,
+            "; ".join(str(about[name]) for name in ("head", "features") if about.get(name)),
+            about.get("backbone"), about.get("licence"), service,
             None if seconds is None else f"{float(seconds):,.1f} s", "YES" if about.get("synthetic") else "no",
         ]  # fmt: skip
         rows.append(
@@ -165,12 +171,15 @@ def _terms(evidence: Evidence) -> Table:
 
 def _chosen(evidence: Evidence) -> Table:
     folds = sorted({int(fold) for fold in evidence.folds})
+    final = any(isinstance(system.about.get("final"), Mapping) for system in evidence.systems)
     rows = []
     for system in evidence.systems:
         told = {int(fold.get("fold", -1)): fold for fold in system.about.get("folds", ())}
         cells = [Cell(_choices(told.get(fold, {}).get("chosen"))) for fold in folds]
+        cells += [Cell(_choices(system.about.get("final")))] if final else []
         rows.append(Row(Cell(title_of(system), system.system), cells, "baseline" if is_baseline(system) else ""))
-    return Table([Cell("system"), *(Cell(f"fold {fold}") for fold in folds)], rows)
+    last = [Cell("all knees", "for the bundle")] if final else []
+    return Table([Cell("system"), *(Cell(f"fold {fold}") for fold in folds), *last], rows)
 
 
 def _choices(chosen: Any) -> str:
@@ -204,8 +213,9 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _commands(evidence: Evidence) -> Code:
+def _commands(evidence: Evidence, fit: Sequence[str]) -> Code:
     told = evidence.about.get("command")
+    words = list(map(str, told)) if isinstance(told, list) else list(fit)
     name = shlex.quote(evidence.run.name)
-    fit: Sequence[str] = [shlex.join(map(str, told)) if isinstance(told, list) else str(told)] if told else []
-    return Code([*fit, f"genu-train evaluate --run {name}", f"genu-train report --run {name}"])
+    first = [shlex.join(words)] if words else []
+    return Code([*first, f"genu-train evaluate --run {name}", f"genu-train report --run {name}"])

@@ -13,6 +13,7 @@ from typing import Any, Final
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -31,7 +32,7 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
     drawn = io.BytesIO()
     with mpl.rc_context({
         "font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.edgecolor": GREY, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.edgecolor": GREY, "axes.titlesize": 10, "axes.titlelocation": "left",
         "axes.grid": True, "grid.color": LIGHT, "grid.linewidth": 0.6, "axes.axisbelow": True,
         "text.parse_math": False,
     }):  # fmt: skip
@@ -137,28 +138,35 @@ class Scale:
 
 
 def system_panels(
-    truth: Floats, mean: Floats, constant: Floats | None, bins: Sequence[Mapping[str, Any]], scale: Scale
+    title: str,
+    truth: Floats,
+    mean: Floats,
+    constant: Floats | None,
+    bins: Sequence[Mapping[str, Any]],
+    scale: Scale,
 ) -> bytes:
     """Of one system: observed against predicted, calibration in bins, and the errors.
 
     Args:
+        title: of the system.
         truth, mean: (N,) observed and predicted.
         constant: (N,) the constant baseline's predictions, whose errors are drawn beside.
         bins: predicted and observed [value, low, high] of each bin.
         scale: of the axes.
     """
     low, high = scale.limits
-    with drawing(11, 3.3) as (figure, drawn):
+    with drawing(11, 3.5) as (figure, drawn):
+        figure.suptitle(textwrap.shorten(title, 90), fontsize=11, fontweight="bold", x=0.01, ha="left")
         first, second, third = (figure.add_subplot(1, 3, number) for number in (1, 2, 3))
         columns = np.linspace(low, high, 41)
         rows = np.arange(low - scale.step / 2, high + scale.step, scale.step)
         counts, _, _ = np.histogram2d(mean.clip(low, high), truth, bins=(columns, rows))
         shades = np.ma.masked_equal(counts.T, 0)
-        mesh = first.pcolormesh(columns, rows, shades, cmap="cividis_r", norm="log" if counts.max() > 20 else None)
+        mesh = first.pcolormesh(columns, rows, shades, cmap="cividis_r", norm=PowerNorm(0.5, vmin=0))
         figure.colorbar(mesh, ax=first, label="knees", shrink=0.8)
         first.set_title("observed against predicted")
         first.set(xlim=(low, high), ylim=(rows[0], rows[-1]))
-        second.set_title("calibration, tenths of the predictions")
+        second.set_title("calibration")
         second.set(xlim=scale.shown, ylim=scale.shown)
         for axes in (first, second):
             axes.plot([low, high], [low, high], color=INK, linestyle=":", linewidth=1)

@@ -6,14 +6,16 @@ from typing import Any, Final
 from training import report_plots
 from training.cv_evidence import Evidence
 from training.cv_subgroups import FEW
-from training.cv_verdict import sentences
+from training.cv_verdict import leader, sentences
 from training.published import Published
+from training.report_numbers import number, signed, with_interval
 from training.report_page import Cell, Heading, Part, Picture, Points, Row, Section, Table, Text
-from training.report_parts import learning, number, signed, with_interval
+from training.report_parts import learning
 
 Figures = Mapping[str, Any]
 _CONSTANT: Final = "constant_mean"
 _MAIN: Final = (("rmse", "RMSE", 2), ("mae", "MAE", 2), ("r2", "R²", 3), ("spearman", "Spearman", 3))
+_HEADS: Final = ("corn", "attentive", "boosting")  # ridge has no ending of its own
 _COLUMNS: Final = 6  # groups in one table
 
 
@@ -22,11 +24,38 @@ def headline(evidence: Evidence) -> str:
     return f"{str(evidence.about.get('target', 'score')).capitalize()} predicted from knee images, cross-validated"
 
 
+def summary(evidence: Evidence, figures: Figures) -> list[str]:
+    """What was found, in a few sentences."""
+    return leader(figures, _unit(evidence))
+
+
+def fit_command(evidence: Evidence) -> list[str]:
+    """The words of `genu-train fit` that fits this run again, from what run.json tells."""
+    about, fixed = evidence.about, {"constant_mean", "constant_median", "kl_only", "demographics"}
+    if not isinstance(about.get("cohort"), str):
+        return []
+    words = ["genu-train", "fit", "--run", evidence.run.name, "--cohort", about["cohort"]]
+    for name, folder in (about.get("embeddings") or {}).items():
+        words += ["--embeddings", f"{name}={folder}"]
+    if about.get("grades"):
+        words += ["--grades", str(about["grades"])]
+    words += ["--target", str(about.get("target"))]
+    if about.get("bounds"):
+        words += ["--bounds", *(f"{limit:g}" for limit in about["bounds"])]
+    names = [system.system for system in evidence.systems if system.system not in fixed]
+    heads = [head for head in _HEADS if any(name.endswith(f"_{head}") for name in names)]
+    plain = [name for name in names if name != "convnext" and not name.endswith(tuple(f"_{head}" for head in _HEADS))]
+    heads = [*(["ridge"] if plain else []), *heads]
+    words += ["--systems", *names] if names else []
+    words += ["--heads", *heads] if heads else []
+    return [*words, "--folds", str(about.get("folds")), "--seed", str(about.get("seed"))]
+
+
 def sections(evidence: Evidence, figures: Figures, published: Sequence[Published]) -> list[Section]:
     """All sections of this kind."""
     return [
         Section("figures", "Systems beside baselines", list(_figures(figures, published, _unit(evidence)))),
-        Section("differences", "Is it better than knowing nothing, or the grade?", list(_differences(figures))),
+        Section("differences", "Better than knowing nothing, or the grade?", list(_differences(evidence, figures))),
         Section("groups", "Signed error by age, sex, race and grade", list(_groups(figures, _unit(evidence)))),
         Section("calibration", "Calibration and errors", list(_calibration(evidence, figures))),
         Section("folds", "Folds and learning", [*_folds(figures, _unit(evidence)), *learning(evidence)]),
@@ -116,7 +145,7 @@ def _bands(published: Sequence[Published]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _differences(figures: Figures) -> Iterable[Part]:
+def _differences(evidence: Evidence, figures: Figures) -> Iterable[Part]:
     found = {(row["system"], row["figure"], row["against"]): row for row in figures["differences"]}
     pairs = [
         ("rmse", "RMSE", _CONSTANT),
@@ -140,6 +169,13 @@ def _differences(figures: Figures) -> Iterable[Part]:
         "and bold: worse beyond it.",
     )  # fmt: skip
 
+    column = "grade" if "grade" in evidence.knees.columns else "kl"
+    if column in evidence.knees.columns and any(against == "kl_only" for _, _, against in there):
+        known = len(evidence.knees) - evidence.knees[column].null_count()
+        yield Text(
+            f"A KL grade is known for {known:,} of {len(evidence.knees):,} knees ({known / len(evidence.knees):.1%})."
+        )
+
 
 def _difference(row: Figures | None) -> Cell:
     if row is None:
@@ -147,7 +183,8 @@ def _difference(row: Figures | None) -> Cell:
     kind = {True: "better", False: "worse", None: ""}[row["better"]]
     value, low, high = row["difference"]
     word = {True: ", better", False: ", worse", None: ""}[row["better"]]
-    return Cell(signed(value), f"{signed(low)} to {signed(high)}{word}" if low is not None else "", kind)
+    small = "" if low is None else f"{signed(low, 3)} to {signed(high, 3)}{word}"
+    return Cell(signed(value, 3), small, kind)
 
 
 def _groups(figures: Figures, unit: str) -> Iterable[Part]:
@@ -231,7 +268,8 @@ def _calibration(evidence: Evidence, figures: Figures) -> Iterable[Part]:
             continue
         bins = [part for part in figures["calibration"] if part["system"] == system.system]
         yield Picture(
-            f"system-{system.system}", report_plots.system_panels(evidence.truth, system.mean, constant, bins, scale),
+            f"system-{system.system}",
+            report_plots.system_panels(row["title"], evidence.truth, system.mean, constant, bins, scale),
             f"{row['title']}: calibration slope {number(row['slope'][0], 2)}, intercept "
             f"{number(row['intercept'][0], 2)}, RMSE {number(row['rmse'][0], 2)}; predictions from "
             f"{system.mean.min():.1f} to {system.mean.max():.1f}.",
