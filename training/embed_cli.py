@@ -1,12 +1,10 @@
 """`genu-train embed`: a cohort's knees through a frozen backbone."""
 
 import argparse
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
-_EVERY = 5.0  # seconds between lines of progress
+from training.progress_cli import Said
 
 
 def add_command(commands: Any) -> None:
@@ -65,7 +63,7 @@ def _embed(options: argparse.Namespace) -> None:
         precision=options.precision,
         features=options.features,
     )
-    report = embed(plan, _Said())
+    report = embed(plan, Said())
     if report.torn:
         print(f"{len(report.torn)} torn shard(s) made again: {', '.join(report.torn)}")
     rate = report.knees / max(report.seconds, 1e-9)
@@ -73,19 +71,3 @@ def _embed(options: argparse.Namespace) -> None:
         f"{report.knees} knees in {report.seconds:.1f} s ({rate:.1f} knees/s): {report.embedded} embedded in "
         f"{report.batches} batches, {report.cached} there already, {report.failed} in {options.out / 'failures.csv'}"
     )
-
-
-class _Said:
-    """A line on stderr every few seconds: how many, how quickly, how long still."""
-
-    def __init__(self) -> None:
-        self._began = self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int, failed: int) -> None:
-        now = time.monotonic()
-        if now - self._last < _EVERY and done < total:
-            return
-        self._last = now
-        rate = done / max(now - self._began, 1e-9)
-        left = (total - done) / max(rate, 1e-9)
-        print(f"{done}/{total} knees, {rate:.1f}/s, {failed} failed, {left:.0f} s left", file=sys.stderr, flush=True)

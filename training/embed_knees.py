@@ -88,7 +88,11 @@ def read_cohort(folder: Path) -> list[KneeRow]:
         DataError: the file or a column is missing, a value is null or of another kind, a knee is there twice, or a path
             leads out of the export.
     """
-    path = folder / "cohort.parquet"
+    return read_rows(folder / "cohort.parquet")
+
+
+def read_rows(path: Path) -> list[KneeRow]:
+    """The knees of a table with the columns of a cohort, as `read_cohort`. Raises DataError."""
     try:
         names = pq.read_schema(path).names
         missing = [name for name in _COLUMNS if name not in names]

@@ -24,8 +24,7 @@ from inference.errors import BundleError, DataError, UsageError
 from inference.frozen import FrozenBackbone, load_frozen
 from inference.preprocess import PreprocessSpec
 from tests import phantom_pixels, phantoms
-from training import embed as embedding
-from training import embed_decode
+from training import embed_decode, knee_work
 from training.cli import main
 from training.embed import EmbedPlan, describe, embed
 from training.embed_knees import Film, films, read_cohort, read_film
@@ -297,8 +296,8 @@ def test_the_same_pixels_go_through_the_network_once(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from training import embed
-embed._SHARD_KNEES = 2
+from training import embed, knee_work
+knee_work.SHARD_KNEES = 2
 def dies(done, total, failed):
     if done >= 4: os.kill(os.getpid(), signal.SIGKILL)
 cohort, export, out, weights = sys.argv[1:]
@@ -347,7 +346,7 @@ def cut_table(shard: Path) -> None:
 def test_a_torn_shard_is_noticed_and_made_again(
     site: Site, weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setattr(embedding, "_SHARD_KNEES", 2)
+    monkeypatch.setattr(knee_work, "SHARD_KNEES", 2)
     plan = site.plan(tmp_path / "out", weights=weights["rad_dino"])
     embed(plan)
     before = EmbeddingStore(plan.out).matrix(EmbeddingStore(plan.out).keys)

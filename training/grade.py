@@ -1,0 +1,169 @@
+"""Kellgren-Lawrence grades of a cohort's knees by a bundle: `genu-train grade`, the grader behind the text.
+
+Knees are decoded, found, refused and cut out as `genu-train embed` and the service do it. What was graded is kept
+beside the output under pixels, preprocessing and bundle: a second run, or one after a kill, goes on.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from inference.bundle import Bundle, decode
+from inference.errors import BundleError, DataError
+from inference.heads import GRADES
+from inference.manifest import SHIPPED
+from training.embed_knees import KneeRow, read_cohort
+from training.embed_shards import Shards
+from training.knee_work import Compute, KneeWork, Progress, alone, check_work, write_failures
+
+_ABOUT = b"genu"  # of the table's metadata
+_NAME = "probabilities"
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GradePlan:
+    """What `grade` is asked for.
+
+    cohort: folder of cohort.parquet. export: the DICOM export. out: the Parquet file to write.
+    bundle: of the task "kl"; None for the one that ships. batch: knees of one forward. workers: decode processes.
+    device: "cpu" or "cuda"; None takes a GPU when there is one.
+    """
+
+    cohort: Path
+    export: Path
+    out: Path
+    bundle: Path | None = None
+    batch: int = 32
+    workers: int = 2
+    device: str | None = None
+
+    @property
+    def failures(self) -> Path:
+        """CSV of the knees without a grade: knee, SOPInstanceUID, side, code, reason."""
+        return self.out.with_name(f"{self.out.stem}.failures.csv")
+
+    @property
+    def kept(self) -> Path:
+        """Folder of what was graded, by bundle."""
+        return self.out.with_name(f"{self.out.stem}.kept")
+
+
+@dataclass(frozen=True)
+class GradeReport:
+    """What was done: `graded` knees went through the bundle, `cached` ones were there already, `failed` have none."""
+
+    knees: int
+    graded: int
+    cached: int
+    failed: int
+    torn: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Grades:
+    """Grades by knee: `grades` (N,) 0..4 as the bundle decodes, `probabilities` (N, 5), calibrated.
+
+    about: "bundle", "version", "digest", "synthetic", "decoder" of what graded, and "crop", how knees were cut out.
+    """
+
+    knees: tuple[str, ...]
+    grades: npt.NDArray[np.int64]
+    probabilities: Floats
+    about: dict[str, Any]
+
+    @property
+    def synthetic(self) -> bool:
+        """The bundle's weights are random: the grades mean nothing."""
+        return bool(self.about["synthetic"])
+
+
+def grade(plan: GradePlan, progress: Progress | None = None) -> GradeReport:
+    """Grade a cohort into `plan.out`, going on where an earlier run stopped.
+
+    Raises:
+        UsageError: a number makes no sense, or the device is not here; DataError: no cohort, no export, or another run
+            is at work; BundleError: the bundle does not load or is of another task; ResourceError: memory, disk, or a
+            worker that was ended.
+    """
+    check_work(plan.batch, plan.workers)
+    rows = read_cohort(plan.cohort)
+    bundle = Bundle.load(plan.bundle or SHIPPED, plan.device)
+    if bundle.manifest.task != "kl":
+        raise BundleError(f"{plan.bundle} is of the task {bundle.manifest.task!r}: name a bundle of the task 'kl'.")
+    about = _about(bundle)
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    with alone(plan.kept):
+        shards = Shards.open(plan.kept / digest[:16])
+        work = KneeWork(shards, digest, _compute(bundle), plan.batch)
+        work.run(plan.export, rows, bundle.spec, plan.workers, progress)
+        _publish(plan, rows, work, bundle.manifest.decoder, about)
+    return GradeReport(len(rows), work.computed, work.cached, len(work.failures), tuple(shards.torn))
+
+
+def read_grades(path: Path) -> Grades:
+    """What `grade` wrote.
+
+    Raises:
+        DataError: it is not there, cannot be read, or is another table.
+    """
+    try:
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {})[_ABOUT])
+        probabilities = np.stack([table[f"p{kl}"].to_numpy() for kl in range(GRADES)], axis=1).astype(np.float64)
+        grades = table["grade"].to_numpy().astype(np.int64)
+        return Grades(tuple(table["knee"].to_pylist()), grades, probabilities, dict(about))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{path} holds no grades ({error}): make it with `genu-train grade --out {path}`.") from error
+
+
+def _about(bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
+    return {
+        "bundle": manifest.name,
+        "version": manifest.version,
+        "digest": manifest.digest,
+        "synthetic": manifest.synthetic,
+        "decoder": manifest.decoder,
+        "crop": bundle.spec.to_json(),
+    }
+
+
+def _compute(bundle: Bundle) -> Compute:
+    def forward(crops: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        found = bundle.probabilities(torch.from_numpy(crops).float()[:, None] / 255)
+        return {_NAME: np.asarray(found.numpy(), np.float32)}
+
+    return forward
+
+
+def _publish(plan: GradePlan, rows: list[KneeRow], work: KneeWork, decoder: str, about: dict[str, Any]) -> None:
+    knees = sorted(row.knee for row in rows if row.knee in work.found)
+    probabilities = np.zeros((len(knees), GRADES))
+    shards: dict[str, npt.NDArray[np.float32]] = {}
+    for number, knee in enumerate(knees):
+        shard, row = work.shards.places[work.found[knee]]
+        if shard not in shards:
+            try:
+                shards[shard] = load_file(work.shards.folder / f"{shard}.safetensors")[_NAME]
+            except (OSError, SafetensorError, KeyError) as error:
+                raise DataError(f"{shard} of {plan.kept} cannot be read ({error}): run the command again.") from error
+        probabilities[number] = shards[shard][row]
+    probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-12)
+    columns = {f"p{kl}": pa.array(probabilities[:, kl]) for kl in range(GRADES)}
+    grades = pa.array(decode(probabilities, decoder), pa.int64())
+    table = pa.table({"knee": pa.array(knees, pa.string()), "grade": grades, **columns})
+    part = plan.out.with_name(plan.out.name + ".part")
+    pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), part)
+    write_failures(plan.failures, work.failures)
+    part.replace(plan.out)
