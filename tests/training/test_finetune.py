@@ -24,7 +24,6 @@ from training.embed_shards import Record, Shards
 from training.embed_standins import write_standin
 from training.fabric_checkpoints import SafetensorsIO
 from training.finetune import FinetuneOptions, finetune
-from training.finetune_cli import DEFAULTS, read_options
 from training.finetune_data import Samples, inner_split, learning_batches
 from training.finetune_final import read_final, trunk_of
 from training.finetune_fit import FineTuning, Recipe, ScoreNet
@@ -255,16 +254,6 @@ def test_mixed_precision_by_fabric(site: Site) -> None:
 def test_what_makes_no_sense_says_so(site: Site, changes: dict[str, Any], match: str) -> None:
     with pytest.raises(UsageError, match=match):
         finetune(site.run, replace(site.options, **changes))
-
-
-def test_the_file_of_options_holds_the_defaults(tmp_path: Path) -> None:
-    assert read_options(DEFAULTS, tmp_path) == FinetuneOptions(tmp_path)
-    (tmp_path / "own.toml").write_text("[recipe]\nepochs = 2\n[recipe.augment]\nrotation = 1.0\n")
-    own = read_options(tmp_path / "own.toml", tmp_path, seed=3)
-    assert (own.recipe.epochs, own.recipe.augment.rotation, own.recipe.augment.p_invert, own.seed) == (2, 1.0, 0.0, 3)
-    (tmp_path / "own.toml").write_text("[recipe]\nepoch = 2\n")
-    with pytest.raises(DataError, match="epoch"):
-        read_options(tmp_path / "own.toml", tmp_path)
 
 
 def test_no_transformer_is_fine_tuned(tmp_path: Path) -> None:
