@@ -19,6 +19,7 @@ from dicom_templates.drawing import caption_band
 from dicom_templates.identity import CARD_SERIES, RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK
 from dicom_templates.pain import ORIGIN
 from dicom_templates.patient import raw_text
+from dicom_templates.set_words import SET_WORDS
 from inference.findings import RefusalCode, Side
 
 _PAIN = re.compile(rf"Predicted pain ([0-9.]+) of 10 \([0-9]+ % interval ([0-9.]+) to ([0-9.]+)\), {ORIGIN}")
@@ -27,7 +28,7 @@ _REASON = re.compile(rf"{REASON}(?:, (?P<side>RIGHT|LEFT) knee)?: (?P<meaning>.+
 
 # What Genu's captions say of themselves: a patient may be called Knee, Right or Model, and have an ID like a digest.
 _OWN_WORDING = re.compile(
-    r"(?:RIGHT|LEFT) KNEE   KL [0-4]   probability [01]\.[0-9]{2}"
+    rf"(?:RIGHT|LEFT) KNEE   KL [0-4](?: {SET_WORDS})?   probability [01]\.[0-9]{{2}}"
     r"|Kellgren-Lawrence grade [0-4], expected grade [0-4]\.[0-9]{2}, predicted by a model from the image"
     rf"|{_PAIN.pattern}"
     rf"|Model (?=\S+ \S+, bundle)|, bundle [0-9a-f]{{12}}|{re.escape(RESEARCH_MARK)}|{re.escape(SYNTHETIC_MARK)}"

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from dicom_templates import codes
 from dicom_templates.identity import SIDE_WORDS, SYNTHETIC_MARK
 from dicom_templates.pain import ORIGIN
+from dicom_templates.set_words import told_set
 from inference.findings import RefusalCode, Side
 
 CARDLESS = codes.REFUSALS[RefusalCode.UNSUPPORTED_SOP_CLASS].value  # objects that are no radiographs have no card
@@ -115,8 +116,26 @@ def _knee(group: Dataset) -> Iterator[str]:
     for text in _texts(group, codes.RESULT_TEXT.value):
         if f"KL {grades[0].removeprefix('KL-')} " not in text:
             yield f"its result in words does not say the coded grade {grades[0]}: {text!r}"
+    yield from _set(group, grades[0])
     if grades[0] in {"KL-0", "KL-1"} and any(_FORBIDDEN in words.lower() for words in _words(group)):
         yield f"says {_FORBIDDEN!r} for {grades[0]}"
+
+
+def set_of(group: Dataset) -> tuple[int, ...]:
+    """The coded grades of a knee's conformal set, in order; empty without one."""
+    values = {concept.value: grade for grade, concept in enumerate(codes.KL_GRADES)}
+    return tuple(sorted(values.get(code_of(item), -1) for item in children(group, codes.KL_SET.value)))
+
+
+def _set(group: Dataset, grade: str) -> Iterator[str]:
+    """Neighbouring grades with the reported one among them, the same in words."""
+    coded = set_of(group)
+    reported = [number for number, concept in enumerate(codes.KL_GRADES) if concept.value == grade]
+    if coded and (coded != tuple(range(coded[0], coded[-1] + 1)) or not set(reported) <= set(coded)):
+        yield f"its conformal set is {coded}, must be neighbouring grades with {grade} among them"
+    for text in _texts(group, codes.RESULT_TEXT.value):
+        if told_set(text) != coded:
+            yield f"its result in words does not say the coded conformal set {coded}: {text!r}"
 
 
 def _probabilities(group: Dataset) -> Iterator[str]:

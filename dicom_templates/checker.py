@@ -27,9 +27,11 @@ from dicom_templates.check_report import (
     referenced_uid,
     refusal_cards,
     report_complaints,
+    set_of,
 )
 from dicom_templates.identity import MANUFACTURER, RESEARCH
 from dicom_templates.patient import COPIED, SPECIFIC_CHARACTER_SET, TYPE_2, raw_text
+from dicom_templates.set_words import told_set
 from inference.findings import Side
 
 
@@ -129,6 +131,8 @@ def _explanations(report: Dataset, heatmaps: Mapping[str, Dataset]) -> Iterator[
             grades = [code_of(grade) for grade in children(group, codes.KL_GRADE.value)]
             if grades != [f"KL-{burned_grade(heatmap)}"]:
                 yield f"heatmap {heatmap.SOPInstanceUID} shows KL {burned_grade(heatmap)}, its group says {grades}"
+            if (shown := told_set(str(heatmap.get("ImageComments") or ""))) != set_of(group):
+                yield f"heatmap {heatmap.SOPInstanceUID} shows the set {shown}, its group says {set_of(group)}"
             told = tuple(f"{value:.1f}" for value in pain_of(group))
             if burned_pain(heatmap) != told:
                 yield f"heatmap {heatmap.SOPInstanceUID} shows pain {burned_pain(heatmap)}, its group says {told}"

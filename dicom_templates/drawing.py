@@ -78,7 +78,9 @@ def draw_knee(knee: KneeFinding, rendering: npt.NDArray[np.uint8]) -> Drawing:
     left = (width - SIDEBAR - 4 * MARGIN - 2 * size[0]) // 2 + MARGIN
     top = TITLE + MARGIN // 2 + (area - size[1]) // 2
     corners = ((left, top), (left + size[0] + MARGIN, top))
-    titles = ("Source image", f"Model attention ({_METHOD_WORDS.get(knee.saliency.method, 'saliency')})")
+    about = "" if knee.pain is None else " for the grade"
+    method = _METHOD_WORDS.get(knee.saliency.method, "saliency")
+    titles = ("Source image", f"Model attention{about} ({method})")
     free = 0.0  # where a title may begin: panels of very tall films are narrower than their titles
     for panel, corner, title in zip((plain, overlaid), corners, titles, strict=True):
         canvas.paste(Image.fromarray(panel), corner)
@@ -137,7 +139,7 @@ def caption_lines(knee: KneeFinding) -> tuple[str, ...]:
     """What is burned in, line by line, in ASCII; holds nothing of the patient but the side."""
     grade = knee.kl.grade
     lines = [
-        f"{SIDE_WORDS[knee.side]} KNEE   KL {grade}   probability {knee.kl.probabilities[grade]:.2f}",
+        f"{SIDE_WORDS[knee.side]} KNEE   {knee.kl.words}   probability {knee.kl.probabilities[grade]:.2f}",
         f"Kellgren-Lawrence grade {grade}, expected grade {knee.kl.expected:.2f}, predicted by a model from the image",
         *(() if knee.pain is None else (pain_sentence(knee.pain),)),
         *map(model_line, knee.models),

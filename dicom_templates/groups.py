@@ -104,10 +104,15 @@ def result_sentence(knee: KneeFinding) -> str:
     """The result in words, with the side, the grade and how sure the model is."""
     mark = f"{SYNTHETIC_MARK}. " if knee.synthetic else ""
     pain = "" if knee.pain is None else f"; predicted pain {pain_words(knee.pain)}, {ORIGIN}"
+    kl, meaning = knee.kl, codes.KL_GRADES[knee.kl.grade].meaning
+    said, sets = f"{kl.words} ({meaning})", ""
+    if kl.set_words and kl.coverage is not None:
+        said = f"{kl.words}, {meaning}"
+        sets = f"; such a set holds the true grade of {100 * kl.coverage:g} % of knees like those it was calibrated on"
     return (
-        f"{mark}{SIDE_WORDS[knee.side]} knee: KL {knee.kl.grade} ({codes.KL_GRADES[knee.kl.grade].meaning}), "
-        f"probability {knee.kl.probabilities[knee.kl.grade]:.2f}, expected grade {knee.kl.expected:.2f}; "
-        f"predicted from the image by a research model{pain}."
+        f"{mark}{SIDE_WORDS[knee.side]} knee: {said}, "
+        f"probability {kl.probabilities[kl.grade]:.2f}, expected grade {kl.expected:.2f}; "
+        f"predicted from the image by a research model{sets}{pain}."
     )
 
 

@@ -84,7 +84,7 @@ def _add_derivation(dataset: Dataset, knee: KneeFinding, drawing: Drawing) -> No
     mark = f"{SYNTHETIC_MARK}. " if knee.synthetic else ""
     dataset.DerivationDescription = ascii_text(
         f"{mark}{knee.saliency.method} of {knee.model.name} {knee.model.version} for the {side_in_words(knee.side)}, "
-        f"KL {knee.kl.grade}; source columns {view.left:.0f}-{view.right:.0f}, rows {view.top:.0f}-{view.bottom:.0f}, "
+        f"{knee.kl.words}; source columns {view.left:.0f}-{view.right:.0f}, rows {view.top:.0f}-{view.bottom:.0f}, "
         f"scaled by {drawing.scale:.3f}; plain panel at {drawing.panels[0]}, overlay at {drawing.panels[1]}; "
         "not for measuring.",
         1024,

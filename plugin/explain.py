@@ -17,6 +17,7 @@ from dicom_templates import codes
 from dicom_templates.card import found_sentence, is_written_on
 from dicom_templates.drawing import Rgb, blend, cut, shown_part, stretched
 from dicom_templates.identity import SIDE_WORDS, ascii_text
+from dicom_templates.pain import pain_sentence
 from inference.findings import (
     Evidence,
     FilmLook,
@@ -158,11 +159,18 @@ def film_sentences(page: Page) -> Iterator[str]:
 def knee_lines(knee: KneeFinding) -> tuple[str, ...]:
     """Of one scored knee: side and grade, the probabilities, and what else is to be known."""
     chances = "  ".join(f"KL {grade}: {value:.2f}" for grade, value in enumerate(knee.kl.probabilities))
-    lines = [f"{SIDE_WORDS[knee.side]} knee, KL {knee.kl.grade}, expected grade {knee.kl.expected:.2f}", chances]
+    lines = [f"{SIDE_WORDS[knee.side]} knee, {knee.kl.words}, expected grade {knee.kl.expected:.2f}", chances]
     if knee.kl.probabilities[knee.kl.grade] < max(knee.kl.probabilities):
         lines.append("The bundle reads the grade from all five probabilities; it need not be the most probable one.")
-    if knee.kl.conformal_set is not None:
-        lines.append(f"Conformal set: {', '.join(map(str, knee.kl.conformal_set)) or 'empty'}")
+    if knee.pain is not None:
+        lines.append(f"{pain_sentence(knee.pain)} ({knee.pain.model.name} {knee.pain.model.version}).")
+    if knee.kl.conformal_set and knee.kl.coverage is not None:
+        low, high = min(knee.kl.conformal_set), max(knee.kl.conformal_set)
+        grades = f"grade {low}" if low == high else f"grades {low} to {high}"
+        share = f"{100 * knee.kl.coverage:g} %"
+        lines.append(
+            f"Conformal set: {grades}. For {share} of knees the true grade is in theirs (docs/uncertainty.md)."
+        )
     return tuple(lines)
 
 

@@ -17,6 +17,7 @@ from inference.findings import (
     KLFinding,
     KneeFinding,
     ModelIdentity,
+    PainFinding,
     Refusal,
     Saliency,
     Side,
@@ -39,6 +40,16 @@ MODEL = ModelIdentity(
 STAND_IN = ModelIdentity(
     name="genu-kl", version="0.0.0", task="kl", device_uid="2.25.312", digest="1e" * 32, synthetic=True
 )
+
+PAIN_MODEL = ModelIdentity(
+    name="genu-pain",
+    version="0.2.0",
+    task="pain",
+    device_uid="2.25.313",
+    digest="2d" * 32,
+    parameters="backbone=convnext_small; head=ridge on pooled; interval coverage=0.9",
+)
+PAIN = PainFinding(score=4.256, low=0.0, high=8.75, coverage=0.9, model=PAIN_MODEL)
 
 
 def uid(number: int) -> str:
@@ -150,7 +161,11 @@ def knee(
         source=image(number, size),
         box=place,
         kl=KLFinding(
-            grade, (chances[0], chances[1], chances[2], chances[3], chances[4]), 0.75 * grade + 0.5, conformal_set
+            grade,
+            (chances[0], chances[1], chances[2], chances[3], chances[4]),
+            0.75 * grade + 0.5,
+            conformal_set,
+            None if conformal_set is None else 0.9,
         ),
         model=model,
         saliency=Saliency(heat, place),
@@ -190,7 +205,7 @@ def study(
         knees=scored,
         refusals=tuple(refusals),
         radiographs=max(1, len(sources)),
-        models=tuple(dict.fromkeys(k.model for k in scored)),
+        models=tuple(dict.fromkeys(model for k in scored for model in k.models)),
         looked_at=tuple(sources.values()),
         renderings={s.sop_instance_uid: rendering((s.rows, s.columns)) for s in (k.source for k in scored)},
     )

@@ -314,3 +314,44 @@ def test_identity_is_compared_between_objects_and_with_the_source() -> None:
     report.PatientID = "PHANTOM-2"
     assert "PatientID is not the value of the source" in compare_identity(report, header())
     assert "PatientID differs between objects of one study" in check_study([heatmap, *cards, report])
+
+
+def set_of_another_grade(objects: tuple[Dataset, ...]) -> None:
+    for item in children(group(objects[-1]), "KL-SET"):
+        item.ConceptCodeSequence[0].CodeValue = "KL-4"
+
+
+def a_grade_of_the_set_left_out(objects: tuple[Dataset, ...]) -> None:
+    drop("KL-SET", group)(objects[-1])
+
+
+def a_set_with_a_gap(objects: tuple[Dataset, ...]) -> None:
+    children(group(objects[-1]), "KL-SET")[0].ConceptCodeSequence[0].CodeValue = "KL-0"
+
+
+def another_set_in_words(objects: tuple[Dataset, ...]) -> None:
+    item = children(group(objects[-1]), "RESULT-TEXT")[0]
+    item.TextValue = item.TextValue.replace("(2-3, 90 %)", "(1-3, 90 %)")
+
+
+def another_set_in_the_picture(objects: tuple[Dataset, ...]) -> None:
+    objects[0].ImageComments = objects[0].ImageComments.replace("(2-3, 90 %)", "(2-4, 90 %)")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (set_of_another_grade, "must be neighbouring grades with KL-2 among them"),
+        (a_grade_of_the_set_left_out, "does not say the coded conformal set ()"),
+        (a_set_with_a_gap, "must be neighbouring grades"),
+        (another_set_in_words, "does not say the coded conformal set (2, 3)"),
+        (another_set_in_the_picture, "shows the set (2, 3, 4), its group says (2, 3)"),
+    ],
+)
+def test_a_conformal_set_is_one_in_codes_words_and_picture(
+    change: Callable[[tuple[Dataset, ...]], None], complaint: str
+) -> None:
+    written = compose(study([knee(Side.LEFT, 2, conformal_set=(2, 3))]), [header()], context()).all
+    assert check_study(written) == []
+    change(written)
+    assert any(complaint in line for line in check_study(written))

@@ -201,9 +201,20 @@ def test_the_pixel_spacing_is_told_with_where_it_holds(spacing: Spacing | None, 
     assert check_study(composed.all) == []
 
 
-def test_a_conformal_set_is_written_grade_by_grade() -> None:
-    group = groups_of(compose(study([knee(conformal_set=(1, 2))]), [header()], context()))[0]
-    assert [code_of(item) for item in children(group, "KL-SET")] == ["KL-1", "KL-2"]
+@pytest.mark.parametrize(("grades", "words"), [((1, 2), "KL 2 (1-2, 90 %)"), ((2,), "KL 2 (2, 90 %)"), (None, "KL 2")])
+def test_a_conformal_set_is_told_in_codes_in_words_and_in_the_picture(
+    grades: tuple[int, ...] | None, words: str
+) -> None:
+    composed = compose(study([knee(conformal_set=grades)]), [header()], context())
+    group = groups_of(composed)[0]
+    assert [code_of(item) for item in children(group, "KL-SET")] == [f"KL-{grade}" for grade in grades or ()]
+    (sentence,) = texts(group, "RESULT-TEXT")
+    assert f"LEFT knee: {words}{', ' if grades else ' ('}Kellgren-Lawrence grade 2 (minimal)" in sentence
+    assert ("holds the true grade of 90 %" in sentence) == (grades is not None)
+    (heatmap,) = composed.heatmaps
+    assert heatmap.ImageComments.startswith(f"LEFT KNEE   {words}   probability 0.80")
+    assert f"{words}; source columns" in heatmap.DerivationDescription
+    assert check_study(composed.all) == []
 
 
 def test_a_frame_of_a_multi_frame_source_is_named() -> None:

@@ -126,7 +126,8 @@ def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browser, tmp_path
         "Letter L at column 570, row 30, in mirror writing.",
         "Pixel spacing: detector",
         "Grey values were inverted",
-        "Conformal set: 2, 3",
+        "RIGHT knee, KL 2 (2-3, 90 %)",
+        "Conformal set: grades 2 to 3. For 90 % of knees the true grade is in theirs",
     ):
         assert told in text
     (tmp_path / "shot.png").write_bytes(shot)

@@ -56,10 +56,13 @@ def test_a_scored_knee_has_the_keys_of_the_contract() -> None:
 
 
 def test_the_conformal_set_appears_only_when_there_is_one() -> None:
-    findings = StudyFindings("1.2", knees=(knee(conformal_set=(1, 2, 3)),), radiographs=1)
+    findings = StudyFindings("1.2", knees=(knee(conformal_set=(1, 2, 3), coverage=0.9),), radiographs=1)
     line = result_line(findings)
     VALIDATOR.validate(line)
     assert line["knees"][0]["kl"]["set"] == [1, 2, 3]
+    assert line["knees"][0]["kl"]["coverage"] == 0.9
+    without = result_line(StudyFindings("1.2", knees=(knee(),), radiographs=1))["knees"][0]["kl"]
+    assert not {"set", "coverage"} & set(without)
 
 
 @pytest.mark.parametrize(
