@@ -38,7 +38,7 @@ class Made:
     target: str = "pain"
 
 
-def made_run(folder: Path, made: Made = Made()) -> tuple[Path, Path]:  # noqa: B008 - frozen
+def made_run(folder: Path, made: Made = Made()) -> tuple[Path, Path]:
     """A run with the baseline `constant_mean` and one system called `system`; returns it and the folder of weights."""
     rng = np.random.default_rng(4)
     weights = write_standin(made.backbone, folder / made.backbone)
@@ -105,7 +105,7 @@ def made_head(made: Made, width: int, rng: np.random.Generator) -> FinalHead:
 
 
 @functools.cache
-def pain_bundle(made: Made = Made()) -> Path:  # noqa: B008 - frozen
+def pain_bundle(made: Made = Made()) -> Path:
     """A bundle exported from a made run, once a test run."""
     folder = Path(tempfile.mkdtemp(prefix="genu-pain-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

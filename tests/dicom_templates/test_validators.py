@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -18,7 +19,19 @@ from dicom_templates import codes
 from dicom_templates.checker import check_study
 from dicom_templates.compose import PredecessorRef, compose
 from inference.findings import Box, Refusal, RefusalCode, Side
-from tests.dicom_templates.factory import STAND_IN, STUDY, context, header, image, knee, raw_file, study, uid, with_raw
+from tests.dicom_templates.factory import (
+    PAIN,
+    STAND_IN,
+    STUDY,
+    context,
+    header,
+    image,
+    knee,
+    raw_file,
+    study,
+    uid,
+    with_raw,
+)
 from tests.dicom_templates.test_patient import CHARACTER_SETS
 
 FILM = (512, 512)
@@ -76,7 +89,8 @@ ALLOWED_DSRDUMP = r"W: (The VR checker does not support this|Reading unknown/uns
 def kinds() -> dict[str, tuple[Sequence[Dataset], Sequence[Dataset]]]:
     """Each kind of study as (source headers, objects)."""
     one, film, chest = header(), header(size=FILM), header(2)
-    everything = study([*BOTH, knee(model=STAND_IN, number=2)], [NOT_A_KNEE, ONE_SIDE, NO_FRONTAL, LOST], [image(2)])
+    pained = (BOTH[0], replace(BOTH[1], pain=PAIN))
+    everything = study([*pained, knee(model=STAND_IN, number=2)], [NOT_A_KNEE, ONE_SIDE, NO_FRONTAL, LOST], [image(2)])
     lossy = header(
         LossyImageCompression="01", LossyImageCompressionRatio="7.5", LossyImageCompressionMethod="ISO_10918_1"
     )
@@ -84,6 +98,7 @@ def kinds() -> dict[str, tuple[Sequence[Dataset], Sequence[Dataset]]]:
         "one knee": (study([knee()]), [one], context()),
         "one knee, lossy source": (study([knee(Side.RIGHT)]), [lossy], context()),
         "bilateral": (study(BOTH), [film], context()),
+        "pain": (study([replace(one, pain=PAIN) for one in BOTH]), [film], context()),
         "partial refusal": (study([knee()], [NOT_A_KNEE, ONE_SIDE], [image(2)]), [one, chest], context()),
         "refused with images": (study([], [NO_FRONTAL, NOT_A_KNEE], [image(), image(2)]), [one, chest], context()),
         "refused without images": (study([], [NO_FRONTAL, LOST]), [one], context()),
