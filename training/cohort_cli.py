@@ -45,7 +45,8 @@ def _cohort(options: argparse.Namespace) -> None:
     rows.write(cohort, source, rules, options.out)
     print(markdown(cohort.steps))
     kept = cohort.steps[-1].kept
-    print(f"{kept.knees} knees of {kept.patients} patients in {options.out / 'cohort.parquet'}")
+    rows_are = "" if "SOPInstanceUID" in cohort.knees.columns else f"{len(cohort.knees)} series of "
+    print(f"{rows_are}{kept.knees} knees of {kept.patients} patients in {options.out / 'cohort.parquet'}")
 
 
 def _rules(options: argparse.Namespace) -> "Rules":

@@ -182,7 +182,7 @@ def _clinical(path: Path, visit: str, baseline: pl.DataFrame) -> pl.DataFrame:
     )  # fmt: skip
     rows = rows.join(baseline, on="PatientID", how="left", maintain_order="left")
     first = visit == "00"
-    height = pl.coalesce("own_height", "first_height")
+    height = pl.coalesce("own_height", "first_height").round(4)
     weight = pl.coalesce("own_weight", "first_weight") if first else pl.col("own_weight")
     bmi = pl.coalesce("own_bmi", *(["first_bmi"] if first else []), weight / height**2)
     age = pl.coalesce("own_age", pl.col("first_age") + VISITS[visit] / 12)

@@ -85,7 +85,7 @@ def _check(series: pl.DataFrame, export: Path, visits: Sequence[int]) -> None:
 def _with_last(series: pl.DataFrame, least: int) -> pl.DataFrame:
     """Adds `last_scan`: the last by date and folder of one knee, sequence and visit among those that may be taken."""
     group = ["PatientID", "visit", "side", "sequence"]
-    named = pl.all_horizontal(pl.col(name).is_not_null() for name in group)
+    named = pl.all_horizontal(pl.col("Modality") == "MR", *(pl.col(name).is_not_null() for name in group))
     agrees = pl.col("plane_agrees").fill_null(value=True)
     whole = named & agrees & (pl.col("unreadable") == 0) & (pl.col("slices") >= least)
     when = pl.concat_str(pl.col("StudyDate").cast(pl.String).fill_null(""), pl.lit(" "), "path")

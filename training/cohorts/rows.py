@@ -85,6 +85,19 @@ def read_index(path: Path, optional: Sequence[str] = ()) -> pl.DataFrame:
     Raises:
         DataError: the file is missing or no index.
     """
+    frame, there = open_index(path)
+    chosen = [*_INDEX, *(name for name in optional if name in there)]
+    absent = [pl.lit(None, pl.String).alias(name) for name in optional if name not in there]
+    rows = frame.select(chosen).with_columns(absent).filter(pl.col("reason").is_null()).collect()
+    return rows.drop("reason").sort("path").unique("SOPInstanceUID", keep="first", maintain_order=True)
+
+
+def open_index(path: Path) -> tuple[pl.LazyFrame, list[str]]:
+    """An index of `genu-train index`, not yet read, and its columns.
+
+    Raises:
+        DataError: the file is missing or no index.
+    """
     if not path.is_file():
         raise DataError(f"the index {path} is missing: make it with `genu-train index`.")
     try:
@@ -95,10 +108,7 @@ def read_index(path: Path, optional: Sequence[str] = ()) -> pl.DataFrame:
     missing = [name for name in _INDEX if name not in there]
     if missing:
         raise DataError(f"{path} lacks the column(s) {', '.join(missing)}: make it again with `genu-train index`.")
-    chosen = [*_INDEX, *(name for name in optional if name in there)]
-    absent = [pl.lit(None, pl.String).alias(name) for name in optional if name not in there]
-    rows = frame.select(chosen).with_columns(absent).filter(pl.col("reason").is_null()).collect()
-    return rows.drop("reason").sort("path").unique("SOPInstanceUID", keep="first", maintain_order=True)
+    return frame, there
 
 
 def joined(images: pl.DataFrame, index: pl.DataFrame, export: Path) -> pl.DataFrame:

@@ -7,13 +7,11 @@ columns are.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 
 from inference.errors import DataError
-from training.cohorts.rows import read_index
+from training.cohorts.rows import open_index
 
 COLUMNS: dict[str, pl.DataType] = {
     "knee": pl.String(),
@@ -42,10 +40,8 @@ COLUMNS: dict[str, pl.DataType] = {
 }
 CLINICAL = ("age", "sex", "bmi", "height", "weight", "mjsw", "kl", "womac_pain", "injury", "surgery")
 PLANES = ("sagittal", "coronal", "axial")  # of a normal along x, y, z of the patient (PS3.3 C.7.6.2.1.1)
-_INDEX = (
-    "SeriesInstanceUID", "Modality", "SeriesDescription", "StudyDate", "Laterality", "NumberOfFrames",
-    "ImageOrientationPatient", "SharedImageOrientationPatient",
-)  # fmt: skip
+_TEXTS = ("StudyInstanceUID", "Modality", "SeriesDescription", "StudyDate", "Laterality")
+_ORIENTATION = ("ImageOrientationPatient", "SharedImageOrientationPatient")
 
 
 def read_series(index: Path) -> pl.DataFrame:
@@ -53,34 +49,41 @@ def read_series(index: Path) -> pl.DataFrame:
 
     Returns:
         SeriesInstanceUID, StudyInstanceUID, header_patient, Modality, SeriesDescription, StudyDate (text), Laterality;
-        path (the folder that all of its files lie in), slices (frames counted), plane (of the first file that has an
-        orientation, null where none has), unreadable (files of that folder whose header cannot be read).
+        path (the folder that all of its files lie in), slices (frames counted), plane (of PLANES, `mixed`, null where
+        no orientation is known), unreadable (files of that folder whose header cannot be read).
 
     Raises:
-        DataError: the file is missing, no index, or an index without SeriesInstanceUID.
+        DataError: the file is missing, no index, or names no series.
     """
-    rows = read_index(index, optional=_INDEX)
-    if rows.is_empty() or rows["SeriesInstanceUID"].null_count() == len(rows):
-        raise DataError(f"{index} names no series: make it again with `genu-train index`.")
-    orientation = pl.coalesce(*(_numbers(rows, name) for name in _INDEX[-2:]))
-    rows = rows.drop_nulls("SeriesInstanceUID").with_columns(
-        orientation=orientation, folder=folder(pl.col("path")),
-        frames=pl.col("NumberOfFrames").cast(pl.Int64).fill_null(1).clip(lower_bound=1),
+    frame, there = open_index(index)
+    texts = [pl.col(name) if name in there else pl.lit(None, pl.String).alias(name) for name in _TEXTS]
+    frames = pl.col("NumberOfFrames").fill_null(1).clip(lower_bound=1) if "NumberOfFrames" in there else pl.lit(1)
+    uid = pl.col("SeriesInstanceUID") if "SeriesInstanceUID" in there else pl.lit(None, pl.String)
+    rows = frame.filter(pl.col("reason").is_null()).select(
+        *texts, "SOPInstanceUID", SeriesInstanceUID=uid, header_patient="PatientID", folder=folder(pl.col("path")),
+        frames=frames.cast(pl.Int64), plane=plane([pl.col(name) for name in _ORIENTATION if name in there]),
     )  # fmt: skip
-    first = [pl.col(name).drop_nulls().first() for name in ("StudyInstanceUID", "Modality", "SeriesDescription")]
-    grouped = rows.group_by("SeriesInstanceUID", maintain_order=True).agg(
-        *first,
-        pl.col("StudyDate", "Laterality").drop_nulls().first(),
-        header_patient=pl.col("PatientID").drop_nulls().first(),
-        orientation=pl.col("orientation").drop_nulls().first(),
-        folders=pl.col("folder").unique().sort(),
-        slices=pl.col("frames").sum(),
-    )
-    shared = [os.path.commonpath(folders) if len(folders) > 1 else folders[0] for folders in grouped["folders"]]
-    planes = [plane(values) for values in grouped["orientation"].to_list()]
-    series = grouped.with_columns(path=pl.Series(shared, dtype=pl.String), plane=pl.Series(planes, dtype=pl.String))
-    series = series.join(_unreadable(index), on="path", how="left", maintain_order="left")
-    return series.with_columns(pl.col("unreadable").fill_null(0)).drop("folders", "orientation").sort("path")
+    series = (
+        rows.drop_nulls("SeriesInstanceUID")
+        .group_by("SeriesInstanceUID")
+        .agg(
+            pl.col(*_TEXTS, "header_patient").min(),
+            folders=pl.col("folder").unique().sort(),
+            slices=pl.when(pl.col("frames").max() > 1).then(pl.col("frames").sum()).otherwise(
+                pl.col("SOPInstanceUID").n_unique().cast(pl.Int64)  # a file copied twice is one slice
+            ),
+            plane=pl.when(pl.col("plane").drop_nulls().n_unique() > 1).then(pl.lit("mixed")).otherwise(
+                pl.col("plane").min()
+            ),
+        )
+        .collect(engine="streaming")
+    )  # fmt: skip
+    if series.is_empty():
+        raise DataError(f"{index} names no series: make it again with `genu-train index`.")
+    shared = [os.path.commonpath(folders) for folders in series["folders"].to_list()]
+    series = series.with_columns(path=pl.Series(shared, dtype=pl.String))
+    series = series.join(_unreadable(frame), on="path", how="left", maintain_order="left")
+    return series.with_columns(pl.col("unreadable").fill_null(0)).drop("folders").sort("path", "SeriesInstanceUID")
 
 
 def folder(path: pl.Expr) -> pl.Expr:
@@ -88,22 +91,21 @@ def folder(path: pl.Expr) -> pl.Expr:
     return path.str.replace_all(r"\\", "/").str.replace(r"/?[^/]*$", "")
 
 
-def plane(orientation: Sequence[float | None] | None) -> str | None:
-    """The plane nearest to six direction cosines (Image Orientation (Patient)), null where there are none."""
-    if orientation is None or len(orientation) != 6 or None in orientation:
-        return None
-    cosines: Any = np.asarray(orientation, float)
-    normal = np.abs(np.cross(cosines[:3], cosines[3:]))
-    return PLANES[int(normal.argmax())] if np.isfinite(normal).all() and normal.max() > 0.5 else None
+def plane(orientations: Sequence[pl.Expr]) -> pl.Expr:
+    """The plane nearest to Image Orientation (Patient): `axial` and so on, null where there are no six cosines."""
+    if not orientations:
+        return pl.lit(None, pl.String)
+    known = pl.coalesce(*orientations)
+    a, b, c, d, e, f = (known.list.get(place, null_on_oob=True) for place in range(6))
+    normal = ((b * f - c * e).abs(), (c * d - a * f).abs(), (a * e - b * d).abs())
+    largest = pl.max_horizontal(normal)
+    nearest = pl.coalesce(
+        *(pl.when(part == largest).then(pl.lit(name)) for name, part in zip(PLANES, normal, strict=True))
+    )
+    return pl.when(pl.all_horizontal(part.is_not_null() for part in normal) & (largest > 0.5)).then(nearest)
 
 
-def _numbers(rows: pl.DataFrame, name: str) -> pl.Expr:
-    """A column of lists; an index that has it not gives empty ones."""
-    kind = pl.List(pl.Float64())
-    return pl.col(name) if rows.schema[name] == kind else pl.lit(None, kind)
-
-
-def _unreadable(index: Path) -> pl.DataFrame:
+def _unreadable(frame: pl.LazyFrame) -> pl.DataFrame:
     """Files whose header cannot be read, by folder: path, unreadable."""
-    rows = pl.scan_parquet(index).filter(pl.col("reason").is_not_null()).select(path=folder(pl.col("path"))).collect()
+    rows = frame.filter(pl.col("reason").is_not_null()).select(path=folder(pl.col("path"))).collect()
     return rows.group_by("path").agg(unreadable=pl.len().cast(pl.Int64))
