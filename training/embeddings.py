@@ -22,6 +22,7 @@ from inference.preprocess import PreprocessSpec
 
 Matrix = npt.NDArray[np.float32]
 SPEC, KEYS, TEXTS = "spec.json", "keys.parquet", "texts.safetensors"
+FINE_TUNED = "fine-tuned from"  # begins what weights are called that were not frozen
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from training.finetune_data import Floats, Samples, inner_split
 from training.finetune_final import trunk_of, write_final
 from training.finetune_fit import STATE, FineTuning, Fitted, Recipe, ScoreNet
 from training.finetune_results import FoldResult, predictions, read_fold, write_curves, write_fold
-from training.folds import check_folds
+from training.folds import check_folds, check_pixels
 from training.knee_crops import KneeCrops, gather
 from training.knee_work import alone
 from training.predictions import Predictions, write_predictions
@@ -158,6 +158,9 @@ def finetune(run: Path, options: FinetuneOptions, say: Say = lambda _: None) -> 
             tuple(table["PatientID"].cast(pl.String).to_list()),
         )
         folds = table["fold"].to_numpy().astype(np.int64)
+        usable = np.array([knee in crops for knee in samples.knees])
+        seen = samples.where(usable)
+        check_pixels(seen.knees, seen.patients, folds[usable], crops.pixels(seen.knees))
         results = [_fold(job, samples, folds, fold) for fold in sorted(set(folds.tolist()))]
         write_curves(folder, results)
         final = _final(job, samples, results)

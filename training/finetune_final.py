@@ -21,7 +21,7 @@ from inference.backbones import entry
 from inference.errors import DataError
 from inference.frozen import FrozenBackbone, rebuild, weights_of
 from inference.preprocess import PreprocessSpec
-from training.embeddings import SPEC, EmbeddingSpec
+from training.embeddings import FINE_TUNED, SPEC, EmbeddingSpec
 from training.fabric_checkpoints import write_tensors
 from training.final_head import FinalHead, read_head, write_head
 from training.finetune_fit import ScoreNet
@@ -55,7 +55,7 @@ def write_final(
     terms = entry(start.name).terms
     spec = EmbeddingSpec(
         backbone=start.name,
-        weights=f"fine-tuned from {called}",
+        weights=f"{FINE_TUNED} {called}",
         weights_digest=_sha256(folder / MODEL),
         crop=crop,
         input=start.input,

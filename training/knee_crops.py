@@ -64,6 +64,10 @@ class KneeCrops:
                 ) from error
         return result
 
+    def pixels(self, knees: Sequence[str]) -> dict[str, str]:
+        """A hash of the pixels of each knee that has a crop."""
+        return {knee: self._keys[knee] for knee in knees if knee in self._keys}
+
     def digest(self, knees: Sequence[str]) -> str:
         """SHA-256 of which knees, and of their pixels."""
         text = json.dumps([self.spec.to_json(), [[knee, self._keys.get(knee)] for knee in knees]], sort_keys=True)

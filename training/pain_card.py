@@ -7,6 +7,7 @@ from typing import Any
 
 from training.cv_evidence import Evidence, title_of
 from training.cv_run import CVRun
+from training.embeddings import FINE_TUNED
 from training.predictions import Predictions
 
 _NAMES = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "spearman": "Spearman"}
@@ -109,9 +110,11 @@ def _model(facts: CardFacts) -> Iterator[str]:
     seen = f"{backbone['input']['size']} x {backbone['input']['size']}"
     also = " and the KL grade of the grader that serves beside it" if head["grades"] else ""
     words = " and its description by side and KL grade, embedded once" if head["features"] == "fused" else ""
+    # A fine-tuned one says so in what its weights are called.
+    state = "" if backbone["weights"].startswith(FINE_TUNED) else "frozen "
     yield "## Model"
     yield (
-        f"{title_of(facts.system)}: frozen {backbone['name']} ({backbone['weights']}, licence {terms['licence']}), "
+        f"{title_of(facts.system)}: {state}{backbone['name']} ({backbone['weights']}, licence {terms['licence']}), "
         f"input {seen}, {head['features']} features of the image{words}{also}; head `{head['kind']}`, chosen "
         f"{_chosen(bundle['training']['chosen'])}."
     )

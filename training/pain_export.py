@@ -31,6 +31,7 @@ from training.embed_weights import HUB, load_weights
 from training.embeddings import EmbeddingSpec, EmbeddingStore
 from training.export import probe_crops
 from training.final_head import FINAL, JSON, FinalHead, read_head
+from training.finetune_final import is_fine_tuned, read_final
 from training.pain_card import CardFacts, pain_card
 from training.pain_interval import OutOfFold, calibrate, coverage_figures
 from training.predictions import Predictions
@@ -112,7 +113,11 @@ def _source(folder: Path, system: str, weights: str | None) -> _Source:
     if system not in able:
         why = "has no final head: it is a baseline, or not finished" if system in found else "is no system of the run"
         raise UsageError(f"--system {system}: it {why}; these can be exported: {', '.join(able) or 'none'}.")
-    head = read_head(folder / "systems" / system / FINAL)
+    final = folder / "systems" / system / FINAL
+    if is_fine_tuned(final):
+        tuned = read_final(final)
+        return _Source(run, evidence, found[system], tuned.head, tuned.spec, tuned.backbone, None)
+    head = read_head(final)
     store = run.stores().get(head.embedding)
     if store is None:
         raise DataError(f"{folder} has no embeddings {head.embedding!r}, which the head of {system} was fitted on.")

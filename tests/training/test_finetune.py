@@ -16,10 +16,14 @@ from lightning_fabric import Fabric
 
 from inference.backbones import network_input
 from inference.errors import DataError, UsageError
+from inference.findings import Side
 from inference.frozen import load_frozen
+from inference.pain import PainBundle
 from inference.preprocess import PreprocessSpec
+from tests.training.pain_cases import people, write_cohort
 from training import finetune as tuning
 from training.augment import augment
+from training.cli import main
 from training.embed_shards import Record, Shards
 from training.embed_standins import write_standin
 from training.fabric_checkpoints import SafetensorsIO
@@ -294,3 +298,34 @@ def test_checkpoints_are_whole_and_hold_plain_values_only(tmp_path: Path) -> Non
         keep.load_checkpoint(tmp_path / "s")
     keep.remove_checkpoint(tmp_path / "s")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_from_a_cohort_to_a_bundle(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knees = people(9)
+    cohort, run, out = write_cohort(tmp_path / "cohort", knees), tmp_path / "run", tmp_path / "bundle"
+    samples = Samples(tuple(knees["knee"]), knees["pain"].to_numpy(), tuple(knees["PatientID"]))
+    crops = crops_of(samples, tmp_path / "crops")
+    monkeypatch.setattr(tuning, "gather", lambda *_, **__: crops)
+    arguments = ["fit", "--cohort", cohort, "--run", run, "--folds", 3, "--systems", "convnext", "--threads", 1]
+    assert main([str(each) for each in arguments]) == 2
+    assert "convnext (with --export)" in capsys.readouterr().err
+    arguments += ["--export", tmp_path, "--weights", weights, "--epochs", 2, "--batch", 6, "--device", "cpu"]
+    assert main([str(each) for each in arguments]) == 0
+    said = capsys.readouterr()
+    assert "convnext" in said.out
+    assert "convnext fold 2 epoch 2: loss" in said.err
+    arguments = ["export", "--run", run, "--system", "convnext", "--out", out]
+    assert main([str(each) for each in arguments]) == 0
+    assert "SYNTHETIC" in capsys.readouterr().out
+    card = (out / "MODEL_CARD.md").read_text()
+    assert "convnext_small, fine-tuned: convnext_small (fine-tuned from" in card
+    bundle = PainBundle.load(out, "cpu")
+    images = crops.take(samples.knees)
+    served = bundle.network.scores(images, [Side.LEFT] * len(samples), [-1] * len(samples))
+    final = read_final(run / "systems" / "convnext" / "final")
+    seen = network_input(torch.from_numpy(images)[:, None].float() / 255, final.spec.input)
+    expected, _ = final.head.predict(final.backbone.features(seen)["pooled"].numpy())
+    assert np.allclose(served, expected, atol=0.05)
+    assert np.ptp(expected) > 0
