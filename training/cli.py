@@ -26,6 +26,7 @@ from training import (
     markers_cli,
     report_cli,
     robustness_cli,
+    slice_cli,
     synth_cli,
 )
 
@@ -99,6 +100,7 @@ def _fit_options(commands: Any) -> None:
     fit.add_argument("--run", type=Path, required=True, help="the run's folder")
     fit.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
     cv_cli.add_options(fit)
+    slice_cli.add_fit_options(fit)
     fit.set_defaults(run_command=_fit)
 
 
@@ -111,7 +113,9 @@ def _dicomize(options: argparse.Namespace) -> None:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    if options.cohort is not None:
+    if options.slices is not None:
+        slice_cli.fit(options)
+    elif options.cohort is not None:
         cv_cli.fit(options)
     elif options.export is not None:
         _fit_grader(options)

@@ -23,7 +23,7 @@ def add_options(fit: argparse.ArgumentParser) -> None:
         help="embeddings of `genu-train embed`; NAME is the system's; may be repeated",
     )  # fmt: skip
     group.add_argument("--grades", type=Path, help="Parquet of `genu-train grade` (default: the cohort's KL)")
-    group.add_argument("--target", default="pain", help="the column to predict (default: pain)")
+    group.add_argument("--target", help="the column to predict (default: pain; with --slices progression_abs)")
     group.add_argument(
         "--bounds", type=float, nargs=2, metavar=("LOW", "HIGH"), help="of the target (default: those of its scale)"
     )
@@ -65,7 +65,7 @@ def fit(options: argparse.Namespace) -> None:
     _limit_threads(options.threads)
     tuned = _finetune_options(options)
     run = cv_run.create(
-        options.run, options.cohort, _embeddings(options.embeddings), target=options.target, grades=options.grades,
+        options.run, options.cohort, _embeddings(options.embeddings), target=options.target or "pain", grades=options.grades,
         folds=options.folds, seed=options.seed, bounds=None if options.bounds is None else tuple(options.bounds),
         synthetic=options.synthetic,
     )  # fmt: skip

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from inference.errors import UsageError
+from training import slice_cli
 from training.progress_cli import Said
 
 
@@ -12,8 +14,9 @@ def add_command(commands: Any) -> None:
     embed = commands.add_parser(
         "embed", help="embed the knees of a cohort with a frozen backbone; goes on where it stopped"
     )
-    embed.add_argument("--cohort", type=Path, required=True, help="folder with cohort.parquet")
-    embed.add_argument("--export", type=Path, required=True, help="the DICOM export that the cohort was made of")
+    embed.add_argument("--cohort", type=Path, help="folder with cohort.parquet")
+    embed.add_argument("--export", type=Path, help="the DICOM export that the cohort was made of")
+    slice_cli.add_embed_options(embed)
     embed.add_argument(
         "--backbone",
         required=True,
@@ -45,6 +48,11 @@ def add_command(commands: Any) -> None:
 
 
 def _embed(options: argparse.Namespace) -> None:
+    if options.prepared is not None:
+        slice_cli.embed(options)
+        return
+    if options.cohort is None or options.export is None:
+        raise UsageError("give --cohort and --export for radiographs, or --prepared for slices of MR series.")
     import torch
 
     from training.embed import EmbedPlan, embed

@@ -7,7 +7,7 @@ _EVERY = 5.0  # seconds
 
 
 class Said:
-    """How many knees, how quickly, how long still."""
+    """How many knees or series, how quickly, how long still."""
 
     def __init__(self) -> None:
         self._began = self._last = time.monotonic()
@@ -20,4 +20,4 @@ class Said:
         self._last = now
         rate = done / max(now - self._began, 1e-9)
         left = (total - done) / max(rate, 1e-9)
-        print(f"{done}/{total} knees, {rate:.1f}/s, {failed} failed, {left:.0f} s left", file=sys.stderr, flush=True)
+        print(f"{done}/{total}, {rate:.1f}/s, {failed} failed, {left:.0f} s left", file=sys.stderr, flush=True)
