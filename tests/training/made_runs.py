@@ -13,8 +13,11 @@ from training.predictions import Predictions, write_predictions
 FOLDS = 5
 
 
-def knees_of(patients: int, seed: int = 0) -> pl.DataFrame:
-    """Knees of so many patients, one or two each, with dirt: unknown ages, sexes, races and grades."""
+def knees_of(patients: int, seed: int = 0, *, planted: bool = True) -> pl.DataFrame:
+    """Knees of so many patients, one or two each, with dirt: unknown ages, sexes, races and grades.
+
+    planted: the grade and an effusion, which is in no table of a cohort, make a part of the pain.
+    """
     draw = np.random.default_rng(seed)
     owner = np.repeat(np.arange(patients), draw.integers(1, 3, patients))
     own = {
@@ -24,13 +27,14 @@ def knees_of(patients: int, seed: int = 0) -> pl.DataFrame:
             ["White", "African American or Black", "Asian", "Other", ""], patients, p=[0.5, 0.38, 0.05, 0.02, 0.05]
         ),
         "kl": draw.choice([0, 1, 2, 3, 4, -1], patients, p=[0.2, 0.15, 0.25, 0.2, 0.1, 0.1]),
-        "level": draw.normal(0, 1.6, patients),
+        "level": draw.normal(0, 1.2, patients),
     }
     count = len(owner)
     grade = own["kl"][owner]
     effusion = draw.uniform(0, 1, count)
     known = np.where(grade < 0, 1.7, grade)
-    pain = (1.2 + 0.8 * known + 1.5 * effusion + own["level"][owner] + draw.normal(0, 1.2, count)).round().clip(0, 10)
+    effect = 1.2 + 0.8 * known + 2.5 * effusion if planted else np.full(count, 3.5)
+    pain = (effect + own["level"][owner] + draw.normal(0, 1.2, count)).round().clip(0, 10)
     return pl.DataFrame(
         {
             "knee": [f"2.25.{number}/{'RL'[number % 2]}" for number in range(count)],
@@ -71,10 +75,12 @@ def about(title: str, kind: str, **more: Any) -> dict[str, Any]:
     return {**values, "deployed_use": True, "folds": folds, "seconds": 12.5, **more}
 
 
-def write_run(run: Path, patients: int = 120, *, extra: Mapping[str, Any] | None = None, seed: int = 0) -> Path:
+def write_run(
+    run: Path, patients: int = 120, *, extra: Mapping[str, Any] | None = None, seed: int = 0, planted: bool = True
+) -> Path:
     """A run of three baselines, a system that sees effusion, one that sees nothing, and one that learns by epochs."""
     run.mkdir(parents=True)
-    knees = knees_of(patients, seed)
+    knees = knees_of(patients, seed, planted=planted)
     knees.write_parquet(run / "knees.parquet")
     draw = np.random.default_rng(seed + 1)
     grade = np.nan_to_num(knees["kl"].cast(pl.Float64).to_numpy(), nan=1.7)[:, None]
