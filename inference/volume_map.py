@@ -1,6 +1,8 @@
 """From a pixel of a prepared slice to the pixel, the image and the place in the patient that it shows, and back."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ class SourcePoint:
     column: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SliceMap:
     """How prepared slices (S, size, size) lie on their source.
 
@@ -34,6 +36,25 @@ class SliceMap:
     turn: Turn
     box: Box
     size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; `from_json` makes the same map of them."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "SliceMap":
+        """Rebuild. Raises KeyError, TypeError or ValueError for values that `to_json` did not make."""
+        geometry: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values["geometry"].items()
+        }
+        return cls(
+            sources=tuple(SourceImage(**source) for source in values["sources"]),
+            indices=tuple(int(index) for index in values["indices"]),
+            geometry=VolumeGeometry(**geometry),
+            turn=Turn(**values["turn"]),
+            box=Box(**values["box"]),
+            size=int(values["size"]),
+        )
 
     @property
     def turned_box(self) -> Box:

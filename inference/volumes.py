@@ -266,3 +266,19 @@ def _source(one: MRSlice) -> SourceImage:
 
 def _described(geometry: VolumeGeometry) -> str:
     return json.dumps(np.round(geometry.affine, 6).ravel().tolist())
+
+
+def source_volume(series: MRSeries, limits: Limits = DEFAULT_LIMITS) -> Volume:
+    """Every slice of a series in the order of its places (S, R, C), real values, neither turned nor corrected.
+
+    What is on `series.geometry`, for NIfTI and for looking at. Raises as `prepare_volume`.
+    """
+    geometry = series.geometry
+    if geometry.slices * geometry.rows * geometry.columns > MOST_VOXELS:
+        size = f"{geometry.slices} slices of {geometry.rows} x {geometry.columns} pixels"
+        raise undecodable(f"{size} are more than {MOST_VOXELS} voxels.")
+    values = np.empty((geometry.slices, geometry.rows, geometry.columns), np.float32)
+    for stored, at in _decoded(series.slices, range(geometry.slices), limits):
+        real, _ = _real_values(stored, series.slices[at[0]])
+        values[at[0]] = real
+    return values

@@ -24,6 +24,7 @@ from training import (
     grade_cli,
     index_cli,
     markers_cli,
+    preprocess_cli,
     report_cli,
     robustness_cli,
     slice_cli,
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     acceptance_cli.add_command(commands)
     robustness_cli.add_command(commands)
     cohort_cli.add_command(commands)
+    preprocess_cli.add_command(commands)
     report_cli.add_command(commands)
     synth_cli.add_command(commands)
     return result
@@ -125,8 +127,10 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _fit_grader(options: argparse.Namespace) -> None:
     import torch
+    from torch import nn
 
     from training import runs
+    from training.config import MemberConfig
     from training.fit import fit_member
 
     if options.threads is not None:
@@ -142,11 +146,11 @@ def _fit_grader(options: argparse.Namespace) -> None:
     with _bar("knees read") as (_, advance):
         parts = runs.data(run, advance)
     print(", ".join(f"{name}: {len(part)} knees" for name, part in parts.items()))
+    fitted: dict[str, tuple[MemberConfig, nn.Module]] = {}
     for member in run.config.members:
-        folder = run.folder / member.name
-        fit_member(
-            member, parts["fit"], parts["tune"], folder, run.initial_weights, _reporter(member.name, member.epochs)
-        )
+        folder, report = run.folder / member.name, _reporter(member.name, member.epochs)
+        model = fit_member(member, parts["fit"], parts["tune"], folder, run.initial_weights, report, fitted)
+        fitted[member.name] = (member, model)
 
 
 def _reporter(name: str, epochs: int) -> Callable[[dict[str, float]], None]:

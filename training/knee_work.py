@@ -5,11 +5,9 @@ decoding, one finder, one canonical side.
 """
 
 import csv
-import fcntl
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,12 @@ import numpy.typing as npt
 
 from inference.errors import DataError, UsageError
 from inference.preprocess import PreprocessSpec
+from training.alone import alone
 from training.embed_decode import prepared
 from training.embed_knees import KneeRow, PreparedKnee, films
 from training.embed_shards import Record, Shards
+
+__all__ = ["Compute", "KneeWork", "Progress", "alone", "check_work", "write_failures"]
 
 SHARD_BYTES = 64 << 20
 SHARD_KNEES = 2048
@@ -140,22 +141,6 @@ def check_work(batch: int, workers: int) -> None:
     """Raises UsageError: there cannot be so many."""
     if batch < 1 or workers < 0:
         raise UsageError(f"--batch {batch} --workers {workers}: at least 1, and at least 0.")
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One run at a time in a folder, which is made; a killed one leaves no lock behind.
-
-    Raises:
-        DataError: another run is at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"another run is at work in {folder}: wait for it, or name another folder.") from error
-        yield
 
 
 def write_failures(path: Path, failures: Sequence[tuple[KneeRow, str, str]]) -> None:
