@@ -34,6 +34,7 @@ from training.strangers import drawn_strangers
 Networks = Sequence[tuple[MemberConfig, KLGrader]]
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
+_STRANGERS = 40  # of each kind
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _unlike(
     known = unlike.learn(networks, parts["fit"].crops)
     held_back = unlike.scores(networks, known, parts["tune"].crops)
     limit = unlike.choose_limit(held_back)
-    strangers = drawn_strangers(parts[test].crops, networks[0][0].spec)
+    strangers = drawn_strangers(parts[test].crops, networks[0][0].spec, min(_STRANGERS, len(parts[test])))
     return {
         "limit": limit,
         "sha256": unlike.write_familiar(folder, known),

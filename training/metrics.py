@@ -61,9 +61,9 @@ def resampled(figure: Callable[[Ints], float], subjects: Sequence[str], *, round
     """`figure(rows)` of `rounds` draws of as many patients, with replacement."""
     generator = np.random.default_rng(seed)
     _, codes = np.unique(np.asarray(subjects), return_inverse=True)
-    rows_of = [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
+    count, every = int(codes.max()) + 1, np.arange(len(codes))
     draws = []
     for _ in range(rounds):
-        chosen = generator.integers(0, len(rows_of), len(rows_of))
-        draws.append(figure(np.concatenate([rows_of[i] for i in chosen])))
+        times = np.bincount(generator.integers(0, count, count), minlength=count)
+        draws.append(figure(np.repeat(every, times[codes])))
     return draws
