@@ -65,8 +65,9 @@ def fit(options: argparse.Namespace) -> None:
     _limit_threads(options.threads)
     tuned = _finetune_options(options)
     run = cv_run.create(
-        options.run, options.cohort, _embeddings(options.embeddings), target=options.target or "pain", grades=options.grades,
-        folds=options.folds, seed=options.seed, bounds=None if options.bounds is None else tuple(options.bounds),
+        options.run, options.cohort, _embeddings(options.embeddings), target=options.target or "pain",
+        grades=options.grades, folds=options.folds, seed=options.seed,
+        bounds=None if options.bounds is None else tuple(options.bounds),
         synthetic=options.synthetic,
     )  # fmt: skip
     stores = [Store(name, s.spec.backbone, s.spec.features, s.spec.texts) for name, s in run.stores().items()]
