@@ -31,7 +31,7 @@ published set, so there are no subgroup figures.
 
 ## Networks
 {_networks(config)}
-Started from an 8-bit quantised ImageNet MobileNetV2 (Apache-2.0), dequantised. Right knees are mirrored to left ones.
+{_origins(config)} Right knees are mirrored to left ones.
 Temperature {metrics["temperature"]:.3f}, chosen on the held-back patients; the grade is the {metrics["decoder"]} of the
 probabilities.
 
@@ -131,10 +131,24 @@ def _row(name: str, values: Mapping[str, Any]) -> str:
     )
 
 
+def _origins(config: RunConfig) -> str:
+    """What the networks that ship, or those that they build on, started from."""
+    backbones = {member.backbone for member in config.members if not member.start}
+    known = {
+        "mobilenetv2": "an 8-bit quantised ImageNet MobileNetV2 (Apache-2.0), dequantised",
+        "tf_efficientnet_lite": "TensorFlow's ImageNet EfficientNet-Lite (Apache-2.0)",
+    }
+    found = [text for start, text in known.items() if any(name.startswith(start) for name in backbones)]
+    return f"Started from {' and '.join(found)}." if found else "Started from random weights."
+
+
 def _networks(config: RunConfig) -> str:
     lines = [
         f"- `{member.name}`: {member.backbone}, input {member.spec.size[0]} x {member.spec.size[1]}, rows "
         f"{member.spec.band[0]:.0%} to {member.spec.band[1]:.0%} of the crop, {member.epochs} epochs"
+        + (f", started from `{member.start}`" if member.start else "")
+        + (f", taught by {', '.join(f'`{name}`' for name in member.teachers)}" if member.teachers else "")
+        + ("" if member.ships else "; not in the bundle")
         for member in config.members
     ]
     return "\n".join(lines)

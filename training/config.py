@@ -15,7 +15,12 @@ from training.augment import AugmentConfig
 
 @dataclass(frozen=True)
 class MemberConfig:
-    """One network of the ensemble."""
+    """One network of the ensemble.
+
+    `start` names an earlier member of the same backbone whose weights it starts from, in place of ImageNet's.
+    `teachers` are earlier members: half of the loss is towards their mean answer to the crop without augmentation.
+    One that only others start or learn from has `ships = false` and is in no bundle.
+    """
 
     name: str
     backbone: str
@@ -28,6 +33,9 @@ class MemberConfig:
     averaging: float = 0.998
     seed: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    start: str = ""
+    teachers: tuple[str, ...] = ()
+    ships: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,12 @@ def read_config(path: Path) -> RunConfig:
         config = RunConfig(members=members, **values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; compare with training/kl.toml.") from error
+    for position, member in enumerate(members):
+        before = [other.name for other in members[:position]]
+        if missing := {member.start, *member.teachers} - {"", *before}:
+            raise DataError(
+                f"{path}: {member.name!r} builds on {', '.join(sorted(missing))}, which must stand before it."
+            )
     if config.decoder not in DECODERS:
         raise DataError(f"{path}: decoder is {config.decoder!r}; it must be one of {', '.join(DECODERS)}.")
     return config
@@ -73,4 +87,5 @@ def _member(values: Mapping[str, Any]) -> MemberConfig:
     if "canonical_side" in spec:
         spec["canonical_side"] = Side(spec["canonical_side"])
     rest = {name: value for name, value in values.items() if name not in ("spec", "augment")}
+    rest["teachers"] = tuple(rest.get("teachers", ()))
     return MemberConfig(spec=PreprocessSpec(**spec), augment=AugmentConfig(**values.get("augment", {})), **rest)

@@ -9,8 +9,9 @@ import ctypes
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,13 @@ Report = Callable[[dict[str, float]], None]
 
 
 def fit_member(
-    config: MemberConfig, train: CropSet, tune: CropSet, folder: Path, initial: Sequence[Path], report: Report
+    config: MemberConfig,
+    train: CropSet,
+    tune: CropSet,
+    folder: Path,
+    initial: Sequence[Path],
+    report: Report,
+    earlier: Mapping[str, tuple[MemberConfig, nn.Module]] = MappingProxyType({}),
 ) -> nn.Module:
     """Train one network and return its averaged weights, in evaluation mode.
 
@@ -43,20 +50,25 @@ def fit_member(
         folder: of the member's checkpoints and its log.jsonl.
         initial: files with ImageNet weights (training.initial); none starts from random ones.
         report: called with the figures of each epoch.
+        earlier: members that were fitted before, by name: those that `config` starts from and learns from.
     """
     keep_memory()
     torch.manual_seed(config.seed)
     model = KLGrader(config.backbone)
     sample = torch.from_numpy(train.crops[:: max(1, len(train) // 64)][:64]).float()[:, None] / 255
-    start_from(model.backbone, initial, apply(sample, config.spec))
+    if config.start:
+        model.load_state_dict(earlier[config.start][1].state_dict())
+    else:
+        start_from(model.backbone, initial, apply(sample, config.spec))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average: nn.Module = copy.deepcopy(model).eval()
     quicken(model)
     optimiser = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate, fused=True)
     done = checkpoints.resume(folder, model, average, optimiser)
+    taught = _taught([earlier[name] for name in config.teachers], train) if done < config.epochs else None
     for epoch in range(done + 1, config.epochs + 1):
         started = time.monotonic()
-        loss = _run_epoch(config, epoch, model, average, optimiser, train)
+        loss = _run_epoch(config, epoch, model, average, optimiser, train, taught)
         checkpoints.save(folder, epoch, model, average, optimiser)
         figures = {
             "epoch": epoch,
@@ -77,6 +89,22 @@ def ordinal_loss(logits: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
     target = torch.softmax(-2.0 * distance, dim=1)
     error = expected_grade(logits.softmax(dim=1)) - grades.float()
     return functional.cross_entropy(logits, target) + 0.2 * error.square().mean()
+
+
+def taught_loss(logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    """As `ordinal_loss`, towards other networks' probabilities; (N, 5) twice to a scalar."""
+    error = expected_grade(logits.softmax(dim=1)) - expected_grade(taught)
+    return functional.cross_entropy(logits, taught) + 0.2 * error.square().mean()
+
+
+def _taught(teachers: Sequence[tuple[MemberConfig, nn.Module]], train: CropSet) -> torch.Tensor | None:
+    """The teachers' probabilities (N, 5) of the crops as they are, from their mean logits."""
+    if not teachers:
+        return None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return (
+            torch.stack([predict_logits(model, config, train.crops) for config, model in teachers]).mean(0).softmax(1)
+        )
 
 
 def predict_logits(
@@ -108,6 +136,7 @@ def _run_epoch(
     average: nn.Module,
     optimiser: torch.optim.Optimizer,
     train: CropSet,
+    taught: torch.Tensor | None,
 ) -> float:
     # One generator per epoch: a resumed run sees what an uninterrupted one would have seen.
     generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
@@ -115,13 +144,15 @@ def _run_epoch(
     steps = math.ceil(len(train) / config.batch_size)
     total = 0.0
     model.train()
-    for step, (crops, grades) in enumerate(_batches(train, config.batch_size, generator)):
+    for step, (crops, grades, rows) in enumerate(_batches(train, config.batch_size, generator)):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule((epoch - 1) + step / steps, config)
         images = apply(augment(crops, config.augment, generator), config.spec)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(images.contiguous(memory_format=torch.channels_last))
         loss = ordinal_loss(logits.float(), grades)
+        if taught is not None:
+            loss = (loss + taught_loss(logits.float(), taught[rows])) / 2
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -134,12 +165,13 @@ def _run_epoch(
     return total / steps
 
 
-def _batches(data: CropSet, size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(data: CropSet, size: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
     order = torch.randperm(len(data), generator=generator).numpy()
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         if len(rows) > 1:  # batch statistics of one image are none
-            yield torch.from_numpy(data.crops[rows]).float()[:, None] / 255, torch.from_numpy(data.grades[rows])
+            crops = torch.from_numpy(data.crops[rows]).float()[:, None] / 255
+            yield crops, torch.from_numpy(data.grades[rows]), torch.from_numpy(rows)
 
 
 def _schedule(epoch: float, config: MemberConfig) -> float:

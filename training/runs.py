@@ -87,13 +87,13 @@ def data(run: Run, progress: Progress | None = None) -> dict[str, CropSet]:
 
 
 def networks(run: Run) -> list[tuple[MemberConfig, KLGrader]]:
-    """The averaged weights of every member, rounded as a bundle stores them.
+    """The averaged weights of every member that ships, rounded as a bundle stores them.
 
     Raises:
         DataError: a member has not been fitted to its last epoch.
     """
     found = []
-    for member in run.config.members:
+    for member in (member for member in run.config.members if member.ships):
         average = KLGrader(member.backbone)
         epoch = checkpoints.load_average(run.folder / member.name, average)
         if epoch < member.epochs:

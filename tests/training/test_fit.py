@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from inference.errors import DataError
+from inference.manifest import Manifest
 from inference.predictor import Predictor
 from inference.preprocess import PreprocessSpec
 from inference.reading import read_study
@@ -18,7 +20,7 @@ from training import cli
 from training.augment import AugmentConfig
 from training.config import MemberConfig, read_config
 from training.crops import CropSet
-from training.fit import fit_member, ordinal_loss, predict_logits
+from training.fit import fit_member, ordinal_loss, predict_logits, taught_loss
 
 TOML = """
 name = "small"
@@ -26,11 +28,21 @@ version = "0.0.1"
 tune_fraction = 0.3
 
 [[member]]
-name = "only"
+name = "first"
 backbone = "mobilenetv2_035"
 epochs = 1
 batch_size = 8
 spec = { size = [64, 64] }
+ships = false
+
+[[member]]
+name = "only"
+backbone = "mobilenetv2_035"
+epochs = 1
+batch_size = 8
+spec = { size = [64, 96] }
+start = "first"
+teachers = ["first"]
 """
 
 
@@ -92,10 +104,34 @@ def test_loss_prefers_a_near_miss() -> None:
     assert losses[2] < losses[3] < losses[4]
 
 
+def test_a_taught_network_wants_its_teachers_answer() -> None:
+    taught = torch.tensor([[0.1, 0.2, 0.4, 0.2, 0.1]])
+    losses = [float(taught_loss((taught**power).log(), taught)) for power in (0.5, 1.0, 2.0)]
+    assert losses[1] == min(losses)
+    assert float(taught_loss(taught.roll(1, dims=1).log(), taught)) > losses[1]
+
+
+def test_a_member_starts_from_an_earlier_one(tmp_path: Path) -> None:
+    still = replace(member(1), learning_rate=0.0)
+    earlier = fit_member(still, small_set(16), small_set(4), tmp_path / "earlier", [], lambda _: None)
+    known = {"earlier": (still, earlier)}
+    later = replace(still, seed=7, start="earlier", teachers=("earlier",))
+    figures: list[dict[str, float]] = []
+    model = fit_member(later, small_set(16), small_set(4), tmp_path / "later", [], figures.append, known)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), earlier.parameters(), strict=True))
+    alone = replace(later, teachers=())
+    fit_member(alone, small_set(16), small_set(4), tmp_path / "alone", [], figures.append, known)
+    # The untrained teacher is unsure, and so is its pupil: that costs less than the pupil's own labels do.
+    assert figures[0]["loss"] < figures[1]["loss"]
+
+
 def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
-    path.write_text(TOML.replace("epochs = 1", "epoch = 1"))
+    path.write_text(TOML.replace("epochs = 1", "epoch = 1", 1))
     with pytest.raises(DataError, match="epoch"):
+        read_config(path)
+    path.write_text(TOML.replace('teachers = ["first"]', 'teachers = ["only"]'))
+    with pytest.raises(DataError, match="'only' builds on only, which must stand before it"):
         read_config(path)
     with pytest.raises(DataError, match="cannot read"):
         read_config(tmp_path / "missing.toml")
@@ -140,6 +176,7 @@ def test_the_commands_from_images_to_a_bundle_that_is_served(
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert f"{metrics['model']['accuracy']:.3f}" in card
 
+    assert [found.name for found in Manifest.read(tmp_path / "bundle").members] == ["only"]
     predictor = Predictor.load([tmp_path / "bundle"], threads=1)
     film = next((tmp_path / "export" / "images" / "val").glob("*.dcm"))
     assert len(predictor.score(read_study([film])).knees) == 1
