@@ -37,6 +37,7 @@ from training.predictions import Predictions, write_predictions
 PRECISIONS: Mapping[str, Any] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed", "fp16-mixed": "16-mixed"}
 LOSSES = ("mse", "huber")
 INNER = 0.15  # of the patients of the training folds, for early stopping
+_EVERY = 10.0  # seconds
 Say = Callable[[str], None]
 
 
@@ -117,6 +118,18 @@ class _Job:
         return tuning.run(self.make, report)
 
 
+class _Told:
+    """How far the cutting out is, every now and then."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._last = say, time.monotonic()
+
+    def __call__(self, done: int, total: int, failed: int) -> None:
+        if time.monotonic() - self._last > _EVERY:
+            self._last = time.monotonic()
+            self._say(f"{done}/{total} knees cut out, {failed} failed")
+
+
 def finetune(run: Path, options: FinetuneOptions, say: Say = lambda _: None) -> Predictions:
     """Fine-tune on the folds of a run and on all of its knees, going on where an earlier call stopped.
 
@@ -143,7 +156,7 @@ def finetune(run: Path, options: FinetuneOptions, say: Say = lambda _: None) -> 
     trunk_of(start)
     crops = gather(
         options.export, read_rows(run / "knees.parquet"), crop_of(start), options.crops or run / "crops",
-        workers=options.workers,
+        workers=options.workers, progress=_Told(say),
     )  # fmt: skip
     folder = run / "systems" / options.system
     fabric = Fabric(

@@ -6,6 +6,7 @@ beside the output under pixels, preprocessing and bundle: a second run, or one a
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from inference.bundle import Bundle, decode
 from inference.errors import BundleError, DataError
 from inference.heads import GRADES
 from inference.manifest import SHIPPED
+from inference.unlike import unlike_training
 from training.embed_knees import KneeRow, read_cohort
 from training.embed_shards import Shards
 from training.knee_work import Compute, KneeWork, Progress, alone, check_work, write_failures
 
 _ABOUT = b"genu"  # of the table's metadata
-_NAME = "probabilities"
+_NAME, _UNLIKE = "probabilities", "unlike"
 Floats = npt.NDArray[np.float64]
 
 
@@ -74,7 +76,8 @@ class GradeReport:
 class Grades:
     """Grades by knee: `grades` (N,) 0..4 as the bundle decodes, `probabilities` (N, 5), calibrated.
 
-    about: "bundle", "version", "digest", "synthetic", "decoder" of what graded, and "crop", how knees were cut out.
+    about: "bundle", "version", "digest", "synthetic", "decoder", "unlike_limit" of what graded, and "crop", how knees
+    were cut out.
     """
 
     knees: tuple[str, ...]
@@ -102,12 +105,13 @@ def grade(plan: GradePlan, progress: Progress | None = None) -> GradeReport:
     if bundle.manifest.task != "kl":
         raise BundleError(f"{plan.bundle} is of the task {bundle.manifest.task!r}: name a bundle of the task 'kl'.")
     about = _about(bundle)
+    limit = bundle.manifest.unlike_limit
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     with alone(plan.kept):
         shards = Shards.open(plan.kept / digest[:16])
         work = KneeWork(shards, digest, _compute(bundle), plan.batch)
         work.run(plan.export, rows, bundle.spec, plan.workers, progress)
-        _publish(plan, rows, work, bundle.manifest.decoder, about)
+        _publish(plan, rows, work, limit, about)
     return GradeReport(len(rows), work.computed, work.cached, len(work.failures), tuple(shards.torn))
 
 
@@ -135,35 +139,55 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "digest": manifest.digest,
         "synthetic": manifest.synthetic,
         "decoder": manifest.decoder,
+        "unlike_limit": manifest.unlike_limit,
         "crop": bundle.spec.to_json(),
     }
 
 
 def _compute(bundle: Bundle) -> Compute:
     def forward(crops: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
-        found = bundle.probabilities(torch.from_numpy(crops).float()[:, None] / 255)
-        return {_NAME: np.asarray(found.numpy(), np.float32)}
+        answer = bundle.answer(torch.from_numpy(crops).float()[:, None] / 255)
+        unlike = torch.zeros(len(crops)) if answer.unlike is None else answer.unlike
+        return {_NAME: _single(answer.probabilities), _UNLIKE: _single(unlike)}
 
     return forward
 
 
-def _publish(plan: GradePlan, rows: list[KneeRow], work: KneeWork, decoder: str, about: dict[str, Any]) -> None:
-    knees = sorted(row.knee for row in rows if row.knee in work.found)
-    probabilities = np.zeros((len(knees), GRADES))
-    shards: dict[str, npt.NDArray[np.float32]] = {}
-    for number, knee in enumerate(knees):
-        shard, row = work.shards.places[work.found[knee]]
-        if shard not in shards:
-            try:
-                shards[shard] = load_file(work.shards.folder / f"{shard}.safetensors")[_NAME]
-            except (OSError, SafetensorError, KeyError) as error:
-                raise DataError(f"{shard} of {plan.kept} cannot be read ({error}): run the command again.") from error
-        probabilities[number] = shards[shard][row]
-    probabilities /= np.maximum(probabilities.sum(axis=1, keepdims=True), 1e-12)
-    columns = {f"p{kl}": pa.array(probabilities[:, kl]) for kl in range(GRADES)}
-    grades = pa.array(decode(probabilities, decoder), pa.int64())
+def _single(values: torch.Tensor) -> npt.NDArray[np.float32]:
+    return np.asarray(values.numpy(), np.float32)
+
+
+def _publish(plan: GradePlan, rows: list[KneeRow], work: KneeWork, limit: float | None, about: dict[str, Any]) -> None:
+    """The table and the failures; a knee that the service would refuse as unlike the training ones is a failure."""
+    knees, found = [], []
+    for row, probabilities, unlike in _answers(plan, rows, work):
+        unfit = None if limit is None else unlike_training(unlike, limit)
+        if unfit is not None:
+            work.failures.append((row, *unfit))
+        else:
+            knees.append(row.knee)
+            found.append(probabilities)
+    values = np.array(found, np.float64).reshape(-1, GRADES)
+    values /= np.maximum(values.sum(axis=1, keepdims=True), 1e-12)
+    columns = {f"p{kl}": pa.array(values[:, kl]) for kl in range(GRADES)}
+    grades = pa.array(decode(values, about["decoder"]), pa.int64())
     table = pa.table({"knee": pa.array(knees, pa.string()), "grade": grades, **columns})
     part = plan.out.with_name(plan.out.name + ".part")
     pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), part)
     write_failures(plan.failures, work.failures)
     part.replace(plan.out)
+
+
+def _answers(
+    plan: GradePlan, rows: list[KneeRow], work: KneeWork
+) -> Iterator[tuple[KneeRow, npt.NDArray[np.float32], float]]:
+    """Probabilities (5,) and unlikeness of each knee that was computed, in the order of their names."""
+    shards: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+    for row in sorted((row for row in rows if row.knee in work.found), key=lambda row: row.knee):
+        shard, place = work.shards.places[work.found[row.knee]]
+        try:
+            if shard not in shards:
+                shards[shard] = load_file(work.shards.folder / f"{shard}.safetensors")
+            yield row, shards[shard][_NAME][place], float(shards[shard][_UNLIKE][place])
+        except (OSError, SafetensorError, KeyError) as error:
+            raise DataError(f"{shard} of {plan.kept} cannot be read ({error}): run the command again.") from error

@@ -214,6 +214,33 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     assert one.spec.weights_digest == two.spec.weights_digest
 
 
+def test_a_kill_between_weights_and_checkpoint_costs_that_epoch_only(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Exception):
+        pass
+
+    plain, saved = Fabric.save, []
+
+    def dies(self: Fabric, path: Any, state: Any, filter: Any = None) -> None:
+        saved.append(state["epoch"])
+        if len(saved) == 2:
+            raise Killed
+        plain(self, path, state)
+
+    straight = Site(tmp_path / "straight", weights, monkeypatch, ())
+    expected = finetune(straight.run, straight.options)
+    other = Site(tmp_path / "killed", weights, monkeypatch, ())
+    with monkeypatch.context() as broken:
+        broken.setattr(Fabric, "save", dies)
+        with pytest.raises(Killed):
+            finetune(other.run, other.options)
+    found = finetune(other.run, other.options)
+    assert expected.mean is not None and found.mean is not None
+    assert np.allclose(expected.mean, found.mean, atol=1e-6)
+    assert straight.curves() == other.curves()
+
+
 def test_other_options_need_another_folder(site: Site) -> None:
     finetune(site.run, replace(site.options, recipe=replace(QUICK, epochs=1)))
     with pytest.raises(DataError, match="other options, weights or knees"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from inference.bundle import Bundle, decode
+from inference.bundle import Answer, Bundle, decode
 from inference.errors import BundleError, DataError, UsageError
+from inference.findings import RefusalCode
 from inference.manifest import Manifest
 from inference.preprocess import PreprocessSpec
 from tests import phantom_pixels, phantoms
@@ -118,6 +120,30 @@ def test_another_bundle_grades_anew(site: Site, bundle: Path, tmp_path: Path) ->
     assert (report.graded, report.cached) == (2, 0)
     assert not np.allclose(read_grades(first.out).probabilities, one.probabilities)
     assert grade(first).cached == 2
+
+
+def test_a_knee_that_the_service_would_refuse_as_unlike_is_a_failure(
+    site: Site, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Bundle.load
+
+    def strict(folder: Path, device: str | None = None) -> Bundle:
+        loaded = plain(folder, device)
+        limited = replace(loaded, manifest=replace(loaded.manifest, unlike_limit=2.0))
+        monkeypatch.setattr(
+            Bundle, "answer", lambda _, crops: Answer(torch.full((2, 5), 0.2), torch.tensor([1.0, 3.0]))
+        )
+        return limited
+
+    monkeypatch.setattr(Bundle, "load", strict)
+    asked = plan(site, tmp_path / "grades.parquet", bundle)
+    report = grade(asked)
+    assert (report.graded, report.failed) == (2, 2)
+    found = read_grades(asked.out)
+    assert len(found.knees) == 1
+    with asked.failures.open(newline="") as file:
+        codes = [row["code"] for row in csv.DictReader(file)]
+    assert RefusalCode.UNLIKE_TRAINING in codes
 
 
 def test_crops_are_those_of_embed_and_are_read_from_disk(site: Site, tmp_path: Path, reads: list[str]) -> None:
