@@ -21,7 +21,7 @@ _LATERAL_SPACE = 6.0  # mm
 _TISSUES: Mapping[str, Mapping[str, float]] = MappingProxyType({
     "COR_IW_TSE": {
         "fat": 0.8, "muscle": 0.32, "marrow": 0.55, "cortex": 0.06, "cartilage": 0.45, "meniscus": 0.08, "fluid": 0.7,
-        "lesion": 0.9, "tendon": 0.07,
+        "lesion": 1.1, "tendon": 0.07,
     },
     "SAG_IW_TSE": {
         "fat": 0.16, "muscle": 0.34, "marrow": 0.2, "cortex": 0.05, "cartilage": 0.55, "meniscus": 0.1, "fluid": 0.85,

@@ -165,7 +165,7 @@ def _entry(row: Row, followup: int) -> dict[str, Any]:
 def _counts(rows: list[Row]) -> dict[str, int]:
     return {
         "patients": len({row.person.number for row in rows}),
-        "studies": len({study_uid(row.person, row.scan) for row in rows}),
+        "studies": len({(row.person.number, row.scan.visit, row.scan.sequence == "film") for row in rows}),
         "series": len(rows),
         "knees": len({(row.person.number, row.side) for row in rows if row.side}),
     }
