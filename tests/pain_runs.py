@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 from safetensors.numpy import save_file
 
 from inference.bert import describe
@@ -40,6 +41,7 @@ class Made:
 
 def made_run(folder: Path, made: Made = Made()) -> tuple[Path, Path]:
     """A run with the baseline `constant_mean` and one system called `system`; returns it and the folder of weights."""
+    torch.set_num_threads(1)  # small networks wait longer for a second thread than they gain
     rng = np.random.default_rng(4)
     weights = write_standin(made.backbone, folder / made.backbone)
     store, width = _store(folder / "store", made, weights)
@@ -150,8 +152,6 @@ def _store(folder: Path, made: Made, weights: Path) -> tuple[Path, int]:
         return folder, 2 * backbone.width
     if made.features == "pooled":
         return folder, backbone.width
-    import torch
-
     seen = torch.zeros(1, 3, backbone.input.size, backbone.input.size)
     values = backbone.features(seen, made.features)[made.features]  # type: ignore[arg-type,index]
     return folder, values.shape[-1] if made.features == "patches" else values[0].numel()
