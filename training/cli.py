@@ -29,6 +29,7 @@ from training import (
     robustness_cli,
     slice_cli,
     synth_cli,
+    uncertainty_cli,
 )
 
 _console = Console(stderr=True)
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     preprocess_cli.add_command(commands)
     report_cli.add_command(commands)
     synth_cli.add_command(commands)
+    uncertainty_cli.add_command(commands)
     return result
 
 
