@@ -17,10 +17,10 @@ from inference.bundle import decode
 from inference.heads import KLGrader
 from inference.manifest import DECODERS
 from training import baselines, contrast, unlike
+from training.answers import logits_of
 from training.config import MemberConfig
 from training.conformal import calibrate_sets, set_figures
 from training.crops import CropSet
-from training.fit import predict_logits
 from training.metrics import (
     accuracy,
     bootstrap,
@@ -28,6 +28,7 @@ from training.metrics import (
     log_loss,
     quadratic_kappa,
     recalls,
+    resampled,
 )
 from training.strangers import drawn_strangers
 
@@ -35,6 +36,7 @@ Networks = Sequence[tuple[MemberConfig, KLGrader]]
 Floats = npt.NDArray[np.float64]
 Progress = Callable[[str], None]
 _STRANGERS = 40  # of each kind
+_MODESTY = 0.95  # quantile of the temperature over resampled patients
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Calibration:
     decoder: str
 
 
-def ensemble_logits(networks: Networks, crops: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """Mean logits (N, 5) of the members."""
-    return torch.stack([predict_logits(model, config, crops) for config, model in networks]).mean(dim=0)
+def ensemble_logits(networks: Networks, crops: npt.NDArray[np.uint8], folder: Path | None = None) -> torch.Tensor:
+    """Mean logits (N, 5) of the members; `folder` of a run keeps what they see in the crops."""
+    return torch.stack([logits_of(model, config, crops, folder) for config, model in networks]).mean(dim=0)
 
 
 def probabilities_of(logits: torch.Tensor, temperature: float) -> Floats:
@@ -55,11 +57,18 @@ def probabilities_of(logits: torch.Tensor, temperature: float) -> Floats:
     return np.asarray((logits.double() / temperature).softmax(dim=1).numpy(), np.float64)
 
 
-def calibrate(logits: torch.Tensor, truth: npt.NDArray[np.int64], decoder: str) -> Calibration:
-    """Choose the temperature from logits (N, 5) of patients that were held back."""
+def calibrate(logits: torch.Tensor, truth: npt.NDArray[np.int64], subjects: Sequence[str], decoder: str) -> Calibration:
+    """Choose the temperature from logits (N, 5) of patients that were held back, on the modest side.
+
+    It is the likelihood's choice, or rather the upper end of that choice over resampled patients: a few hundred of them
+    leave it uncertain, and answers that are too sure are worse than such that are not sure enough.
+    """
     temperatures = np.geomspace(0.3, 3.0, 200)
-    losses = [log_loss(truth, probabilities_of(logits, float(t))) for t in temperatures]
-    return Calibration(float(temperatures[int(np.argmin(losses))]), decoder)
+    rows = np.arange(len(truth))
+    chances = np.stack([probabilities_of(logits, float(t))[rows, truth] for t in temperatures])
+    logs = np.log(chances.clip(1e-12))
+    drawn = resampled(lambda chosen: temperatures[int(logs[:, chosen].mean(axis=1).argmax())], subjects, rounds=1000)
+    return Calibration(float(np.quantile(drawn, _MODESTY)), decoder)
 
 
 def figures(
@@ -97,10 +106,10 @@ def evaluate(
     """
     tune, held = parts["tune"], parts[test]
     progress("calibration on held-back training patients")
-    tuned = ensemble_logits(networks, tune.crops)
-    calibration = calibrate(tuned, tune.grades, decoder)
+    tuned = ensemble_logits(networks, tune.crops, folder)
+    calibration = calibrate(tuned, tune.grades, tune.subjects, decoder)
     progress(f"{test}: {len(held)} knees")
-    logits = ensemble_logits(networks, held.crops)
+    logits = ensemble_logits(networks, held.crops, folder)
     probabilities = probabilities_of(logits, calibration.temperature)
     results: dict[str, Any] = {
         "split": test,
@@ -125,7 +134,7 @@ def evaluate(
     results["unlike"] = _unlike(networks, parts, test, folder, progress)
     results["members"] = {
         config.name: _brief(
-            held, probabilities_of(predict_logits(model, config, held.crops), calibration.temperature), calibration
+            held, probabilities_of(logits_of(model, config, held.crops, folder), calibration.temperature), calibration
         )
         for config, model in networks
     }
@@ -134,7 +143,7 @@ def evaluate(
         "majority class": figures(held.grades, baselines.majority(parts["fit"], len(held)), "argmax", held.subjects),
         "linear on pixels": figures(held.grades, baselines.linear(parts["fit"], tune, held), "argmax", held.subjects),
     }
-    results["contrast"] = _contrast(networks, held, probabilities, calibration, progress)
+    results["contrast"] = _contrast(networks, held, probabilities, calibration, folder, progress)
     return results
 
 
@@ -143,15 +152,15 @@ def _unlike(
 ) -> dict[str, Any]:
     """What training knees look like, the limit, and how many pictures of each kind lie beyond it."""
     progress("what training knees look like")
-    known = unlike.learn(networks, parts["fit"].crops)
-    held_back = unlike.scores(networks, known, parts["tune"].crops)
+    known = unlike.learn(networks, parts["fit"].crops, folder)
+    held_back = unlike.scores(networks, known, parts["tune"].crops, folder)
     limit = unlike.choose_limit(held_back)
     strangers = drawn_strangers(parts[test].crops, networks[0][0].spec, min(_STRANGERS, len(parts[test])))
     return {
         "limit": limit,
         "sha256": unlike.write_familiar(folder, known),
         "held_back": unlike.refused(held_back, limit),
-        test: unlike.refused(unlike.scores(networks, known, parts[test].crops), limit),
+        test: unlike.refused(unlike.scores(networks, known, parts[test].crops, folder), limit),
         "strangers": {
             name: unlike.refused(unlike.scores(networks, known, crops), limit) for name, crops in strangers.items()
         },
@@ -164,14 +173,14 @@ def _brief(held: CropSet, probabilities: Floats, calibration: Calibration) -> di
 
 
 def _contrast(
-    networks: Networks, held: CropSet, published: Floats, calibration: Calibration, progress: Progress
+    networks: Networks, held: CropSet, published: Floats, calibration: Calibration, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     grades = np.arange(5)
     reference = decode(published, calibration.decoder)
     rows: dict[str, Any] = {}
     for name, change in contrast.changes().items():
         progress(f"contrast: {name}")
-        logits = ensemble_logits(networks, contrast.change_all(held.crops, change))
+        logits = ensemble_logits(networks, contrast.change_all(held.crops, change), folder)
         probabilities = probabilities_of(logits, calibration.temperature)
         grade = decode(probabilities, calibration.decoder)
         rows[name] = {

@@ -19,8 +19,8 @@ from torch.nn import functional
 from inference.errors import DataError
 from inference.heads import KLGrader
 from inference.manifest import UNLIKE_FILE
-from inference.preprocess import apply
 from inference.unlike import Familiar
+from training.answers import pooled_features
 from training.config import MemberConfig
 
 Networks = Sequence[tuple[MemberConfig, KLGrader]]
@@ -30,17 +30,6 @@ Scores = npt.NDArray[np.float64]
 AXES = 64
 ENOUGH = 2000  # knees, for so few axes
 EXCEEDED, LARGER = 0.99, 1.25
-
-
-def pooled_features(model: KLGrader, config: MemberConfig, crops: Crops, batch: int = 32) -> torch.Tensor:
-    """Pooled features (N, C), float32, of uint8 crops (N, S, S)."""
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(crops), batch):
-            images = torch.from_numpy(crops[start : start + batch]).float()[:, None] / 255
-            seen = model.backbone(apply(images, config.spec).contiguous(memory_format=torch.channels_last))
-            parts.append(seen.float().mean(dim=(2, 3)))
-    return torch.cat(parts).clone()
 
 
 def familiar_of(pooled: torch.Tensor) -> Familiar:
@@ -64,15 +53,18 @@ def familiar_of(pooled: torch.Tensor) -> Familiar:
     return Familiar(mean.float(), axes.float(), spread.float().clamp_min(1e-12), rest.float()[None].clamp_min(1e-12))
 
 
-def learn(networks: Networks, crops: Crops) -> dict[str, Familiar]:
-    """Of each network by its name, from training crops (N, S, S), of which ENOUGH are looked at."""
+def learn(networks: Networks, crops: Crops, run: Path | None = None) -> dict[str, Familiar]:
+    """Of each network by its name, from training crops (N, S, S), of which ENOUGH are looked at.
+
+    `run` is the folder of a run, which keeps what the networks see.
+    """
     crops = crops[:: max(1, len(crops) // ENOUGH)]
-    return {config.name: familiar_of(pooled_features(model, config, crops)) for config, model in networks}
+    return {config.name: familiar_of(pooled_features(model, config, crops, run)) for config, model in networks}
 
 
-def scores(networks: Networks, known: Mapping[str, Familiar], crops: Crops) -> Scores:
+def scores(networks: Networks, known: Mapping[str, Familiar], crops: Crops, run: Path | None = None) -> Scores:
     """As the bundle gives them, (N,)."""
-    found = [known[config.name].score(pooled_features(model, config, crops)) for config, model in networks]
+    found = [known[config.name].score(pooled_features(model, config, crops, run)) for config, model in networks]
     return np.asarray(torch.stack(found).mean(dim=0).numpy(), np.float64)
 
 

@@ -23,9 +23,10 @@ from inference.reading import read_study
 from inference.unlike import Familiar, unlike_training
 from plugin.results import result_line
 from tests import phantoms
+from training.answers import pooled_features
 from training.config import MemberConfig
 from training.export import Parts, write_bundle
-from training.unlike import familiar_of, pooled_features
+from training.unlike import familiar_of
 
 SPEC = PreprocessSpec(size=(64, 64))
 
