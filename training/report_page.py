@@ -21,7 +21,7 @@ p { margin: 6px 0; max-width: 62em; overflow-wrap: anywhere; }
 ul { margin: 6px 0; padding-left: 22px; max-width: 62em; }
 a { color: #14506e; }
 nav { margin: 12px 0; font-size: 14px; }
-nav a { margin-right: 16px; white-space: nowrap; }
+nav a { display: inline-block; margin-right: 16px; }
 .mark { margin: 10px 0 0; padding: 6px 12px; max-width: none; background: #14161a; color: #ffd040; font-weight: 700; }
 .synthetic { background: #8f1500; color: #fff; }
 .verdict { padding: 8px 14px; border-left: 6px solid #0072b2; background: #f2f6fa; }
@@ -137,7 +137,7 @@ class Section:
 
 def render(title: str, head: Sequence[Part], sections: Sequence[Section], foot: Sequence[Part]) -> str:
     """The whole page."""
-    links = "".join(f'<a href="#{escape(one.name)}">{escape(one.title)}</a>' for one in sections)
+    links = " ".join(f'<a href="#{escape(one.name)}">{escape(one.title)}</a>' for one in sections)
     body = [f"<h1>{escape(title)}</h1>", *map(_part, head), f"<nav>{links}</nav>"]
     for section in sections:
         body.append(f'<section><h2 id="{escape(section.name)}">{escape(section.title)}</h2>')

@@ -1,7 +1,7 @@
 """Made run folders of kind "regression", as `genu-train fit` leaves them, for tests of what measures and reports."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +76,15 @@ def about(title: str, kind: str, **more: Any) -> dict[str, Any]:
 
 
 def write_run(
-    run: Path, patients: int = 120, *, extra: Mapping[str, Any] | None = None, seed: int = 0, planted: bool = True
+    run: Path,
+    patients: int = 120,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    planted: bool = True,
+    only: Sequence[str] = (),
 ) -> Path:
-    """A run of three baselines, a system that sees effusion, one that sees nothing, and one that learns by epochs."""
+    """A run of three baselines, a system that sees effusion, one that sees nothing, and one that learns by epochs; or `only` some of them."""
     run.mkdir(parents=True)
     knees = knees_of(patients, seed, planted=planted)
     knees.write_parquet(run / "knees.parquet")
@@ -100,6 +106,7 @@ def write_run(
             about("ConvNeXt, fine-tuned", "system", backbone="convnext", licence="Apache-2.0", head="fine-tuned"),
         ),
     }  # fmt: skip
+    systems = {name: parts for name, parts in systems.items() if not only or name in only}
     for name, (first, second, told) in systems.items():
         median_too = first if second is None else second
         found = Predictions(name, tuple(knees["knee"]), knees["fold"].to_numpy(), first, median_too, about=told)
@@ -110,7 +117,8 @@ def write_run(
         for epoch in range(8)
         for name, start in (("training loss", 4.0), ("held-back RMSE", 3.0))
     ]
-    (run / "systems" / "convnext" / "curves.csv").write_text("\n".join(["fold,epoch,name,value", *rows]) + "\n")
+    if "convnext" in systems:
+        (run / "systems" / "convnext" / "curves.csv").write_text("\n".join(["fold,epoch,name,value", *rows]) + "\n")
     told = {
         "kind": "regression", "target": "pain", "bounds": [0, 10], "unit": "points", "cohort": "cohort", "folds": FOLDS,
         "seed": 0, "synthetic": True, "systems": list(systems), "embeddings": {}, "grades": None, **(extra or {}),
