@@ -23,7 +23,7 @@ _AHEAD = 2  # batches made while the network is at one
 # Modest: geometry as the finder may miss, contrast as films differ; nothing that hides what pain could be seen by.
 MODEST = AugmentConfig(
     rotation=8.0, scale=0.1, shift=0.05, gamma=0.3, p_unequalise=0.0, p_equalise=0.0, p_invert=0.0, p_noise=0.2,
-    p_blur=0.1,
+    p_blur=0.1, p_flip=0.0,
 )  # fmt: skip
 
 
