@@ -58,6 +58,34 @@ def verify(folder: Path, files: Mapping[str, str]) -> None:
             )
 
 
+def described(
+    path: Path, what: str, files: Iterable[str] = ("weights.safetensors", "probe.safetensors")
+) -> dict[str, Any]:
+    """A description of small networks (finder.json, markers.json), once the files beside it are what it says.
+
+    Args:
+        path: of the description.
+        what: is described, for messages.
+
+    Returns:
+        Its values, with its own SHA-256 in hex as "digest".
+
+    Raises:
+        BundleError: it cannot be read, or a file is missing or has other contents.
+    """
+    try:
+        raw = path.read_bytes()
+        values = json.loads(raw)
+        for name in ("weights.safetensors", "probe.safetensors"):
+            with (path.parent / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != values["files"][name]:
+                raise BundleError(f"{path.parent / name} was changed or not fetched whole: install {what} again.")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path} of {what} cannot be read ({error}): install it again.") from error
+    return {**values, "digest": hashlib.sha256(raw).hexdigest()}
+
+
 def device_uid(weights_sha256: str) -> str:
     """The Device UID of a model (2.25., PS3.5 B.2), derived from the hash of its weights."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, weights_sha256).int}"

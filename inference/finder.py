@@ -4,13 +4,10 @@ It looks at the whole film, shrunk, and then at each knee by itself. `genu-train
 from single knees (docs/finder.md); its files are in bundles/finder.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -22,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from inference.bundle_files import described
 from inference.errors import BundleError
 from inference.findings import Box
 
@@ -137,7 +135,7 @@ class Finder:
         Raises:
             BundleError: a file is missing or changed, or the probe is answered differently.
         """
-        values = _read(folder)
+        values = described(folder / "finder.json", "the knee finder")
         try:
             tensors = load_file(folder / "weights.safetensors")
             probe = load_file(folder / "probe.safetensors")
@@ -295,19 +293,3 @@ def _scaled(place: Sighting, factor: float) -> Sighting:
 
 def _sigmoid(values: npt.NDArray[np.float32]) -> Image:
     return np.asarray(1 / (1 + np.exp(-np.clip(values, -30, 30))), np.float32)
-
-
-def _read(folder: Path) -> Mapping[str, Any]:
-    """finder.json, once the files that it lists are what it says. Raises BundleError."""
-    path = folder / "finder.json"
-    try:
-        raw = path.read_bytes()
-        values = json.loads(raw)
-        for name, expected in values["files"].items():
-            with (folder / Path(name).name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != expected:
-                raise BundleError(f"{folder / name} was changed or not fetched whole: install the knee finder again.")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"the knee finder's {path} cannot be read ({error}): install it again.") from error
-    return {**values, "digest": hashlib.sha256(raw).hexdigest()}

@@ -4,12 +4,9 @@ Places that may be glyphs are found by their contrast, a small network says what
 stands beside it decide which letters name a side. `training.markers` made the network (docs/markers.md).
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -19,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from inference.bundle_files import described
 from inference.errors import BundleError
 from inference.findings import Side
 from inference.glyphs import Boxes, Bytes, Image, Places, find, shrunk
@@ -84,7 +82,7 @@ class MarkerReader:
         Raises:
             BundleError: a file is missing or changed, or the probe is answered differently.
         """
-        values = _read(folder)
+        values = described(folder / "markers.json", "the marker reader")
         try:
             tensors, probe = load_file(folder / "weights.safetensors"), load_file(folder / "probe.safetensors")
             net = MarkerNet()
@@ -257,19 +255,3 @@ def _width(boxes: Boxes) -> Boxes:
 
 def _height(boxes: Boxes) -> Boxes:
     return boxes[:, 3] - boxes[:, 1]
-
-
-def _read(folder: Path) -> Mapping[str, Any]:
-    """markers.json, once the files that it lists are what it says. Raises BundleError."""
-    path = folder / "markers.json"
-    try:
-        raw = path.read_bytes()
-        values = json.loads(raw)
-        for name in ("weights.safetensors", "probe.safetensors"):
-            with (folder / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != values["files"][name]:
-                raise BundleError(f"{folder / name} was changed or not fetched whole: install the marker reader again.")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"the marker reader's {path} cannot be read ({error}): install it again.") from error
-    return {**values, "digest": hashlib.sha256(raw).hexdigest()}

@@ -37,9 +37,10 @@ def _finder(options: argparse.Namespace) -> None:
     from inference.errors import UsageError
     from training import runs
     from training.finder_data import bright_boned, read_others
-    from training.finder_export import rounded, write_finder
+    from training.finder_export import write_finder
     from training.finder_figures import choose_thresholds, measure
     from training.finder_fit import FinderConfig, fit_finder
+    from training.halves import rounded
 
     if options.steps < 1 or options.films < 1:
         raise UsageError(f"--steps {options.steps} --films {options.films}: both must be 1 or more.")

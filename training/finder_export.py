@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from inference.errors import DataError
 from inference.finder import SIZE, Finder, FinderNet, Thresholds, prepared
 from training.finder_fit import FinderConfig
+from training.halves import rounded, stored
 from training.schematic import Schematic, schematic_knee
 
 LARGEST = 5_000_000  # bytes of all files
@@ -35,8 +36,7 @@ def write_finder(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     net = rounded(net)
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in net.state_dict().items()}
-    save_file({name: value.contiguous() for name, value in halves.items()}, part / "weights.safetensors")
+    save_file(stored(net), part / "weights.safetensors")
     squares = probe_squares().half()
     with torch.inference_mode():
         answers = net(squares.float())
@@ -64,13 +64,6 @@ def write_finder(
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)
     return finder
-
-
-def rounded(net: FinderNet) -> FinderNet:
-    """The network with its weights as they are stored, so that figures are those of what ships; evaluation mode."""
-    state = net.state_dict()
-    net.load_state_dict({name: v.half().float() if v.is_floating_point() else v for name, v in state.items()})
-    return net.eval()
 
 
 def probe_squares() -> torch.Tensor:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from inference.glyphs import ENLARGED, LONGER, Boxes, Places, find, shrunk
 from inference.markers import CLASSES, FLIPPED, NOTHING, TEXT, MarkerNet, MarkerReader, classified, letters
 from inference.sides import Letter
+from training.halves import rounded, stored
 from training.marker_films import Glyph, MarkedFilm, make_film
 from training.marker_fonts import fonts
 
@@ -126,14 +127,12 @@ def fit(data: Examples, steps: int, seed: int, say: Say = lambda _: None) -> Mar
         if (step + 1) % 250 == 0:
             say(f"step {step + 1} of {steps}: loss {total / 250:.4f}")
             total = 0.0
-    return rounded(net)
+    return ready(net)
 
 
-def rounded(net: MarkerNet) -> MarkerNet:
-    """As a bundle stores it: half precision, ready to run."""
-    halves = {k: v.half().float() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    net.load_state_dict(halves)
-    return net.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
+def ready(net: MarkerNet) -> MarkerNet:
+    """As a bundle stores it, ready to run."""
+    return rounded(net).to(memory_format=torch.contiguous_format).requires_grad_(False)  # type: ignore[call-overload,no-any-return]
 
 
 def films(crops: Crops, count: int, seed: int, fonts_: Sequence[str]) -> Iterator[MarkedFilm]:
@@ -205,8 +204,7 @@ def choose_threshold(seen: Sequence[Seen], say: Say = lambda _: None) -> float:
 def write_bundle(net: MarkerNet, threshold: float, probe: Examples, made: dict[str, Any], folder: Path) -> MarkerReader:
     """Write the three files and load them again. `made` says how it came about."""
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in halves.items()}, folder / "weights.safetensors")
+    save_file(stored(net), folder / "weights.safetensors")
     patches = torch.from_numpy(probe.patches[:64])
     probabilities = torch.from_numpy(np.exp(classified(net, patches.float().numpy())))
     save_file({"patches": patches, "probabilities": probabilities}, folder / "probe.safetensors")

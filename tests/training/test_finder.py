@@ -14,10 +14,11 @@ from inference.findings import Side
 from training.cli import main
 from training.exposure import exposed, furnished, other_bones
 from training.filmmaking import Look, Placed, drawn_leg, lateral_as_shown, make_film
-from training.finder_export import rounded, write_finder
+from training.finder_export import write_finder
 from training.finder_figures import choose_thresholds, measure
 from training.finder_films import GRID, Sample, Shown, draw_sample, targets
 from training.finder_fit import FinderConfig, fit_finder, loss_parts
+from training.halves import rounded
 from training.schematic import CROP, Schematic, schematic_knee
 
 SMALL = FinderConfig(steps=4, block=2, batch_size=2, seed=1)

@@ -93,7 +93,7 @@ def test_a_letter_is_wrong_unless_the_film_has_it() -> None:
 
 def test_rounding_keeps_the_network_usable() -> None:
     torch.manual_seed(0)
-    net = markers.rounded(markers.MarkerNet())
+    net = markers.ready(markers.MarkerNet())
     assert not net.training
     assert all(torch.equal(v, v.half().float()) for v in net.state_dict().values() if v.is_floating_point())
 
