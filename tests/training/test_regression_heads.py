@@ -238,6 +238,17 @@ def test_the_probe_finds_the_token_that_matters_in_pieces() -> None:
     assert fitted.chosen["epoch"] == 1 + np.argmin([c.value for c in fitted.curves if c.name == "held_back_loss"])
 
 
+def test_the_probe_learns_nothing_from_rows_it_is_not_given() -> None:
+    samples, pain, held = attended(60)
+    rows, rest = samples.take(np.arange(40)), samples.take(np.arange(40, 60))
+    other = np.stack([tokens for _, batch in held.batches(samples.knees.tolist(), 60, None) for tokens in batch])
+    other[41:] = 1e3
+    spoilt = Samples(**{**vars(rows), "tokens": Held(samples.knees.tolist(), other)})
+    head = AttentiveHead(epochs=2)
+    clean, found = (head.fit(given, pain[:40], 0).predict(rest.take(np.arange(1))) for given in (rows, spoilt))
+    assert clean[0].tobytes() == found[0].tobytes()
+
+
 def test_the_probe_needs_tokens() -> None:
     samples, target = made(40)
     with pytest.raises(DataError, match="--features patches"):
