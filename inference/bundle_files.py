@@ -58,9 +58,7 @@ def verify(folder: Path, files: Mapping[str, str]) -> None:
             )
 
 
-def described(
-    path: Path, what: str, files: Iterable[str] = ("weights.safetensors", "probe.safetensors")
-) -> dict[str, Any]:
+def described(path: Path, what: str) -> dict[str, Any]:
     """A description of small networks (finder.json, markers.json), once the files beside it are what it says.
 
     Args:
