@@ -18,6 +18,7 @@ from training import (
     acceptance_cli,
     cohort_cli,
     cv_cli,
+    effects_cli,
     embed_cli,
     export_cli,
     finder_cli,
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     export_cli.add_options(export)
     export.set_defaults(run_command=_export)
     embed_cli.add_command(commands)
+    effects_cli.add_command(commands)
     grade_cli.add_command(commands)
     finder_cli.add_command(commands)
     markers_cli.add_command(commands)
@@ -203,7 +205,7 @@ def _export(options: argparse.Namespace) -> None:
         export_cli.export(options)
         return
     from training import runs
-    from training.export import export_run
+    from training.export_kl import export_run
 
     bundle = export_run(runs.read(options.run), options.out)
     print(f"{bundle.manifest.name} {bundle.manifest.version} in {options.out}, digest {bundle.manifest.digest[:12]}")

@@ -19,11 +19,8 @@ from inference.heads import KLGrader
 from inference.manifest import FORMAT, LARGEST, UNLIKE_FILE, Manifest
 from inference.preprocess import PreprocessSpec
 from inference.unlike import Familiar
-from training import runs
-from training.card import model_card
 from training.halves import rounded, stored
 from training.schematic import CROP, schematic_knee
-from training.unlike import read_familiar, stored_familiar
 
 PROBE_TOLERANCE = 0.01
 
@@ -74,7 +71,8 @@ def write_bundle(parts: Parts, out: Path) -> Bundle:
     (part / "MODEL_CARD.md").write_text(parts.card, encoding="utf-8")
     _write_probe(parts, part)
     if parts.familiar is not None:
-        save_file(stored_familiar(parts.familiar), part / UNLIKE_FILE)
+        planes = [known.stored(name) for name, known in parts.familiar.items()]
+        save_file({key: tensor for plane in planes for key, tensor in plane.items()}, part / UNLIKE_FILE)
     names = sorted(path.name for path in part.glob("*.safetensors"))
     values = {
         "format": FORMAT,
@@ -100,39 +98,6 @@ def write_bundle(parts: Parts, out: Path) -> Bundle:
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)
     return bundle
-
-
-def export_run(run: runs.Run, out: Path) -> Bundle:
-    """Write the bundle of a KL run that was evaluated.
-
-    Raises:
-        DataError: it was not evaluated with these networks, is not fitted to its end, or gets too large.
-    """
-    config, metrics = run.config, runs.read_metrics(run)
-    networks = runs.networks(run)
-    conformal, limit = metrics.get("conformal"), metrics.get("unlike")
-    return write_bundle(
-        Parts(
-            name=config.name,
-            version=config.version,
-            synthetic=False,
-            networks=[(member.name, member.backbone, member.spec, model) for member, model in networks],
-            temperature=metrics["temperature"],
-            decoder=metrics["decoder"],
-            metrics=metrics,
-            training={
-                "configuration": (run.folder / "config.toml").read_text("utf-8"),
-                "data": "Chen, Knee Osteoarthritis Severity Grading Dataset, DOI 10.17632/56rmx5bjcr.1, CC BY 4.0",
-                "initial_weights": [path.name for path in run.initial_weights],
-                "licence": "Apache-2.0",
-            },
-            card=model_card(config, metrics, metrics["knees"]),
-            conformal=None if conformal is None else Conformal.from_json(conformal),
-            familiar=None if limit is None else read_familiar(run.folder, limit, networks),
-            unlike_limit=None if limit is None else float(limit["limit"]),
-        ),
-        out,
-    )
 
 
 def _weights(parts: Parts) -> dict[str, torch.Tensor]:

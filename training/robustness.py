@@ -16,7 +16,7 @@ import torch
 
 from inference.bundle import decode
 from inference.errors import RefusalError
-from inference.findings import Box, Side
+from inference.findings import Box, RefusalCode, Side
 from inference.pixels import load_display
 from inference.predictor import Predictor
 from inference.preprocess import prepare, whole
@@ -150,7 +150,10 @@ def _through(predictor: Predictor, cases: Iterable[Case]) -> _Found:
                 numbers.append(number)
                 crops.append(knees[0][1])
     grades = np.full(len(codes), -1, np.int64)
-    grades[numbers] = _grades(predictor, crops)
+    found, strange = _answers(predictor, crops)
+    grades[numbers] = np.where(strange, -1, found)
+    for number in np.asarray(numbers, np.int64)[strange]:
+        codes[number] = str(RefusalCode.UNLIKE_TRAINING)
     return _Found(grades, np.asarray(wrong, np.bool_), tuple(codes))
 
 
@@ -179,13 +182,23 @@ def _true_crop(case: Case, predictor: Predictor) -> Image:
 
 
 def _grades(predictor: Predictor, crops: Sequence[Image]) -> npt.NDArray[np.int64]:
+    return _answers(predictor, crops)[0]
+
+
+def _answers(predictor: Predictor, crops: Sequence[Image]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The grades (N,), and which crops are refused as unlike the training knees (N,)."""
+    if not crops:
+        return np.zeros(0, np.int64), np.zeros(0, np.bool_)
     parts = [
-        predictor.bundle.probabilities(torch.from_numpy(np.stack(crops[start : start + 32]))[:, None])
+        predictor.bundle.answer(torch.from_numpy(np.stack(crops[start : start + 32]))[:, None])
         for start in range(0, len(crops), 32)
     ]
-    if not parts:
-        return np.zeros(0, np.int64)
-    return decode(torch.cat(parts).double().numpy(), predictor.bundle.manifest.decoder)
+    manifest = predictor.bundle.manifest
+    grades = decode(torch.cat([part.probabilities for part in parts]).double().numpy(), manifest.decoder)
+    scores = [part.unlike for part in parts if part.unlike is not None]
+    if manifest.unlike_limit is None or not scores:
+        return grades, np.zeros(len(crops), np.bool_)
+    return grades, np.asarray((torch.cat(scores) > manifest.unlike_limit).numpy(), np.bool_)
 
 
 def _figures(truth: npt.NDArray[np.int64], grades: npt.NDArray[np.int64], subjects: Sequence[str]) -> dict[str, Any]:
