@@ -1,6 +1,6 @@
 """`make bench`: all measurements in one run, side by side; with --write they go into docs/performance.md.
 
-python -m tests.bench [--write] [--bundle DIR] [--only receive,pipeline,latency,score,index,orthanc]
+python -m tests.bench [--write] [--bundle DIR] [--only receive,pipeline,latency,score,index,orthanc,n4,reports]
 """
 
 import argparse
@@ -15,7 +15,16 @@ from pathlib import Path
 import torch
 
 from inference.manifest import SHIPPED, Manifest
-from tests.bench import bench_index, bench_latency, bench_orthanc, bench_pipeline, bench_receive, bench_score
+from tests.bench import (
+    bench_index,
+    bench_latency,
+    bench_n4,
+    bench_orthanc,
+    bench_pipeline,
+    bench_receive,
+    bench_reports,
+    bench_score,
+)
 from tests.plugin.standin import standin_bundle
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
@@ -53,6 +62,8 @@ SECTIONS: dict[str, tuple[str, tuple[str, str, str], Callable[[Path, Path], Rows
     "score": ("A folder of knees", ("program", "time", "faster by"), bench_score.measure),
     "index": ("Headers of an export, from memory", ("program", "rate", "to dcmread"), bench_index.measure),
     "orthanc": ("An Orthanc with and without Genu", ("what", "measured", "to Orthanc alone"), bench_orthanc.measure),
+    "n4": ("Bias field of a knee MRI (N4)", ("filter", "processor time", "faster by"), bench_n4.measure),
+    "reports": ("Report of a cross-validated run", ("step", "one core", "on the clock"), bench_reports.measure),
 }
 
 

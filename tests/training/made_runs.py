@@ -84,7 +84,10 @@ def write_run(
     planted: bool = True,
     only: Sequence[str] = (),
 ) -> Path:
-    """A run of three baselines, a system that sees effusion, one that sees nothing, and one that learns by epochs; or `only` some of them."""
+    """A run of three baselines, a system that sees effusion, one that sees nothing, and one that learns by epochs.
+
+    only: names of those that are written, where it should not be all.
+    """
     run.mkdir(parents=True)
     knees = knees_of(patients, seed, planted=planted)
     knees.write_parquet(run / "knees.parquet")
