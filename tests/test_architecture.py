@@ -28,6 +28,7 @@ TORCH_FREE = (
     "inference.studies",
     "inference.pixels",
     "inference.manifest",
+    "inference.installed",
     "dicom_templates.compose",
     "dicom_templates.tree",
     "plugin.listener",

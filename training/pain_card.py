@@ -79,7 +79,7 @@ def _interval(facts: CardFacts) -> Iterator[str]:
         f"Method: {told['method']}. Measured fold by fold with offsets from the other folds: "
         f"{_share(found['coverage'], found['coverage_95'])} of {found['knees']} knees of {found['patients']} patients "
         f"inside (wanted {share:.0f} %). The served head learnt from all patients, the offsets are of heads that saw "
-        "all folds but one, so the interval errs to the wide side."
+        "all folds but one, so the interval is as a rule a little too wide."
     )
     yield ""
 
@@ -99,6 +99,8 @@ def _data(facts: CardFacts) -> Iterator[str]:
         yield ""
         yield flow.rstrip()
     for why, count in training["left_out"].items():
+        if not count:
+            continue
         yield ""
         yield f"Of the cohort {count} knees did not take part: {why}."
     yield ""
