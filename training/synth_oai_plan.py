@@ -29,7 +29,7 @@ EFFECTS: Mapping[str, float] = MappingProxyType({
     "image": 4.0,  # from no lesion to a full one; seen in the pixels, in no table
     "age": 0.0,  # a decade over 60
     "bmi": 0.0,  # 5 kg/m2 over 28
-    "pain_base": -1.0,  # points of WOMAC pain at KL 0 without lesion
+    "pain_base": -2.5,  # points of WOMAC pain at KL 0 without lesion
     "pain_image": 6.0,  # points from no lesion to a full one
     "pain_kl": 0.5,  # points a KL grade
     "pain_noise": 1.5,  # standard deviation in points
