@@ -2,7 +2,7 @@
 
 In this order (Schiratti et al. 2021): slices in the order of their places, turned so that every knee looks like one of
 the canonical side; some of them chosen; N4; clipped at two percentiles and stretched to 0..1; resampled to a square.
-No torch here; `inference.slices` brings the result to the network's door.
+No torch here; `inference.slice_features` brings the result to the network.
 """
 
 import hashlib
