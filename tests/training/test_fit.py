@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from inference.errors import DataError
+from inference.findings import RefusalCode
 from inference.manifest import Manifest
 from inference.predictor import Predictor
 from inference.preprocess import PreprocessSpec
@@ -179,4 +180,12 @@ def test_the_commands_from_images_to_a_bundle_that_is_served(
     assert [found.name for found in Manifest.read(tmp_path / "bundle").members] == ["only"]
     predictor = Predictor.load([tmp_path / "bundle"], threads=1)
     film = next((tmp_path / "export" / "images" / "val").glob("*.dcm"))
-    assert len(predictor.score(read_study([film])).knees) == 1
+    findings = predictor.score(read_study([film]))
+    # Twenty knees say little of what knees look like: the last word may be that this one is unlike them.
+    codes = [refusal.code for refusal in findings.refusals]
+    assert len(findings.knees) == 1 or codes == [RefusalCode.UNLIKE_TRAINING]
+    manifest = predictor.bundle.manifest
+    assert manifest.unlike_limit == metrics["unlike"]["limit"]
+    assert manifest.conformal is not None
+    assert list(manifest.conformal.limits) == metrics["conformal"]["limits"]
+    assert "## Conformal sets" in card and "## Unlike the training knees" in card
