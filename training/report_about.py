@@ -125,6 +125,10 @@ def _steps(folder: Path) -> str:
 def made(evidence: Evidence, figures: Mapping[str, Any], fit: Sequence[str]) -> Section:
     """What was chosen, under which terms the weights are, versions, hashes, and the commands."""
     parts: list[Part] = [_terms(evidence), Heading("Chosen in each fold, inside its training folds"), _chosen(evidence)]
+    for system in evidence.systems:
+        if isinstance(system.about.get("recipe"), Mapping):
+            told = {name: system.about.get(name) for name in ("weights", "precision", "seed")} | system.about["recipe"]
+            parts.append(Text(f"{title_of(system)} ({system.system}): {_choices(told)}.", "fine"))
     settings = {key: value for key, value in evidence.about.items() if key not in _TOLD}
     if settings:
         rows = [Row(Cell(key), [Cell(_value(value))]) for key, value in settings.items()]

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from training.report_page import DPI
@@ -163,7 +164,7 @@ def system_panels(
         counts, _, _ = np.histogram2d(mean.clip(low, high), truth, bins=(columns, rows))
         shades = np.ma.masked_equal(counts.T, 0)
         mesh = first.pcolormesh(columns, rows, shades, cmap="cividis_r", norm=PowerNorm(0.5, vmin=0))
-        figure.colorbar(mesh, ax=first, label="knees", shrink=0.8)
+        figure.colorbar(mesh, ax=first, label="knees", shrink=0.8, ticks=MaxNLocator(5, integer=True))
         first.set_title("observed against predicted")
         first.set(xlim=(low, high), ylim=(rows[0], rows[-1]))
         second.set_title("calibration")
@@ -213,7 +214,7 @@ def fold_dots(titles: Mapping[str, str], values: Mapping[str, Sequence[float | N
 
 def curves(points: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[float]]]]) -> bytes:
     """Values by epoch: a panel a name, a line a fold (epochs, values)."""
-    columns = min(len(points), 3)
+    columns = 2 if len(points) == 4 else min(len(points), 3)
     lines = -(-len(points) // columns)
     with drawing(3.7 * columns, 2.7 * lines) as (figure, drawn):
         for number, (name, folds) in enumerate(points.items()):
@@ -221,7 +222,7 @@ def curves(points: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[flo
             for fold, (epochs, values) in folds.items():
                 (line,) = axes.plot(epochs, values, markersize=3, linewidth=1.1, label=f"fold {fold}")
                 line.set(color=COLOURS[fold % len(COLOURS)], marker=MARKERS[fold % len(MARKERS)])
-            axes.set_title(name)
+            axes.set_title(name.replace("_", " "))
             axes.set_xlabel("epoch")
             axes.locator_params(axis="x", integer=True)
         handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -42,12 +42,23 @@ def fit_command(evidence: Evidence) -> list[str]:
     words += ["--target", str(about.get("target"))]
     if about.get("bounds"):
         words += ["--bounds", *(f"{limit:g}" for limit in about["bounds"])]
-    names = [system.system for system in evidence.systems if system.system not in fixed]
+    recipes = {
+        one.system: one.about["recipe"] for one in evidence.systems if isinstance(one.about.get("recipe"), Mapping)
+    }
+    names = [one.system for one in evidence.systems if one.system not in fixed and one.system not in recipes]
     heads = [head for head in _HEADS if any(name.endswith(f"_{head}") for name in names)]
-    plain = [name for name in names if name != "convnext" and not name.endswith(tuple(f"_{head}" for head in _HEADS))]
-    heads = [*(["ridge"] if plain else []), *heads]
-    words += ["--systems", *names] if names else []
-    words += ["--heads", *heads] if heads else []
+    plain = [name for name in names if not name.endswith(tuple(f"_{head}" for head in _HEADS))]
+    chosen = [*names, *(["convnext"] if recipes else [])]  # what --systems calls fine-tuning, whatever the backbone
+    words += ["--systems", *chosen] if chosen else []
+    words += ["--heads", *(["ridge"] if plain else []), *heads] if names else []
+    for one in evidence.systems:
+        if one.system in recipes:
+            words += ["--backbone", str(one.about.get("backbone"))]
+            told = ("epochs", "patience", "batch", "learning_rate", "loss")
+            words += [
+                word for key in told if key in recipes[one.system]
+                for word in (f"--{key.replace('_', '-')}", str(recipes[one.system][key]))
+            ]  # fmt: skip
     return [*words, "--folds", str(about.get("folds")), "--seed", str(about.get("seed"))]
 
 
