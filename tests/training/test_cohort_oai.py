@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from inference.errors import DataError
+from tests import sas7bdat
 from training import cli
 from training.cohorts import oai_xr
 from training.cohorts.rows import Cohort, select
@@ -149,6 +150,16 @@ def test_missing_tables_are_errors(release: Release, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="AllClinical of none"):
         (release.tables / "AllClinical_ASCII/AllClinical00.txt").unlink()
         release.cohort()
+
+
+def test_sas_tables_are_read(release: Release) -> None:
+    expected = rows(release.cohort(), "knee", "kl")
+    (release.tables / "X-Ray Image Assessments_ASCII/KXR_SQ_BU00.txt").unlink()
+    readings = [["9000001", 1.0, 15.0, "016600000001", 2.0], ["9000001", 2.0, 15.0, "016600000001", None],
+                ["9000001", 2.0, 42.0, "016600000001", 1.0]]  # fmt: skip
+    columns = ["ID", "side", "READPRJ", "V00BARCDBU", "v00xrkl"]
+    sas7bdat.write(release.tables / "kxr_sq_bu00.sas7bdat", columns, readings)
+    assert rows(release.cohort(), "knee", "kl") == expected
 
 
 def test_films_of_no_known_series_or_visit_are_errors(release: Release) -> None:
