@@ -27,7 +27,7 @@ from training.regression_features import StoredTokens, fused
 from training.regression_samples import UNKNOWN, Curve, Design, Floats, Ints, Samples
 from training.systems import System
 
-VERSION = 1  # of what a head does with the same numbers; a change of it is a miss
+VERSION = 2  # of what a head does with the same numbers; a change of it is a miss
 Say = Callable[[str], None]
 
 

@@ -13,6 +13,7 @@
 | knees, patients | it was fitted on |
 | chosen | what inner cross-validation chose |
 | synthetic | random weights or made knees: its answers mean nothing |
+| whole | ridge and attentive: the median is rounded to a whole number, as the target is |
 | inputs | SHA-256 of what it was fitted on: the same is not fitted again |
 | slope, intercept | ridge only: median = intercept + slope * (mean before it is cut) |
 
@@ -67,6 +68,7 @@ class FinalHead:
     grades: bool = False
     slope: float = 1.0
     intercept: float = 0.0
+    whole: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict)
     inputs: str = ""
 
@@ -81,6 +83,7 @@ class FinalHead:
             mean, median = corn_answers(z @ t["weight"].T + t["bias"], t["levels"])
         else:
             mean, median = _attend(z, t)
+        median = np.rint(median) if self.whole else median
         return np.clip(mean, *self.bounds), np.clip(median, *self.bounds)
 
 

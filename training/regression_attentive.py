@@ -15,7 +15,7 @@ from torch import nn
 
 from inference.errors import DataError
 from training.folds import patient_folds
-from training.regression_samples import Curve, Floats, Ints, Samples, Tokens
+from training.regression_samples import Curve, Floats, Ints, Samples, Tokens, is_whole
 
 _HELD_BACK = 8  # of so many parts one chooses the epoch
 
@@ -47,19 +47,20 @@ class FittedProbe:
     middle: float
     spread: float
     batch: int
+    whole: bool
     chosen: Mapping[str, Any]
     curves: Sequence[Curve]
 
     def predict(self, samples: Samples) -> tuple[Floats, Floats]:
         """Mean and median."""
         found = _answers(self.probe, _tokens(samples), samples.knees, self.batch) * self.spread + self.middle
-        return found[:, 0], found[:, 1]
+        return found[:, 0], np.rint(found[:, 1]) if self.whole else found[:, 1]
 
     def final(self) -> Mapping[str, Any]:
         """Fields of a `FinalHead`."""
         state = {name: values.cpu().numpy() for name, values in self.probe.state_dict().items()}
         state["weight"], state["bias"] = state["weight"] * self.spread, state["bias"] * self.spread + self.middle
-        return {"kind": "attentive", "tensors": state}
+        return {"kind": "attentive", "tensors": state, "whole": self.whole}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class AttentiveHead:
             if since >= self.patience:
                 break
         probe.load_state_dict(state)
-        return FittedProbe(probe.eval(), middle, spread, self.batch, chosen, curves)
+        return FittedProbe(probe.eval(), middle, spread, self.batch, is_whole(target), chosen, curves)
 
     def _epoch(self, probe: Probe, steps: torch.optim.Optimizer, rows: Samples, y: Floats, seed: int) -> float:
         probe.train()

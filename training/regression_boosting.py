@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from training.regression_ridge import standard
-from training.regression_samples import Curve, Design, Floats, Matrix, Samples, inner_folds
+from training.regression_samples import Curve, Design, Floats, Matrix, Samples, inner_folds, is_whole
 
 COMPONENTS = 64
 Loss = Literal["squared_error", "absolute_error"]
@@ -55,13 +55,15 @@ class FittedBoosting:
     columns: Columns
     mean: HistGradientBoostingRegressor
     median: HistGradientBoostingRegressor
+    whole: bool
     chosen: Mapping[str, Any]
     curves: Sequence[Curve] = ()
 
     def predict(self, samples: Samples) -> tuple[Floats, Floats]:
         """Mean and median."""
         x = self.columns(samples)
-        return np.asarray(self.mean.predict(x), np.float64), np.asarray(self.median.predict(x), np.float64)
+        mean, median = (np.asarray(trees.predict(x), np.float64) for trees in (self.mean, self.median))
+        return mean, np.rint(median) if self.whole else median
 
     def final(self) -> None:
         """Trees have no place in a bundle: they would have to be unpickled."""
@@ -83,7 +85,7 @@ class BoostingHead:
         Raises:
             DataError: fewer than two patients.
         """
-        inner = inner_folds(samples, target, seed)
+        inner, whole = inner_folds(samples, target, seed), is_whole(target)
         losses: tuple[Loss, Loss] = ("squared_error", "absolute_error")
         errors = {loss: np.zeros(self.trees) for loss in losses}
         for fold in np.unique(inner):
@@ -92,18 +94,24 @@ class BoostingHead:
             x, seen = columns(samples.take(rows)), columns(samples.take(held))
             for loss in losses:
                 stages = self._trees(loss, self.trees, seed).fit(x, target[rows]).staged_predict(seen)
-                power = 2 if loss == "squared_error" else 1
-                errors[loss] += [float((np.abs(stage - target[held]) ** power).sum()) for stage in stages]
+                errors[loss] += [_error(stage, target[held], loss, whole=whole) for stage in stages]
         counts = {loss: int(np.argmin(errors[loss])) + 1 for loss in losses}
         columns = Columns.of(samples, self.parts, self.components)
         x = columns(samples)
         mean, median = (self._trees(loss, counts[loss], seed).fit(x, target) for loss in losses)
         chosen = {"trees": counts["squared_error"], "trees_of_median": counts["absolute_error"]}
         chosen["components"] = len(columns.components)
-        return FittedBoosting(columns, mean, median, chosen)
+        return FittedBoosting(columns, mean, median, whole, chosen)
 
     def _trees(self, loss: Loss, count: int, seed: int) -> HistGradientBoostingRegressor:
         return HistGradientBoostingRegressor(
             loss=loss, max_iter=count, learning_rate=0.05, max_leaf_nodes=8, min_samples_leaf=20,
             l2_regularization=1.0, early_stopping=False, random_state=seed,
         )  # fmt: skip
+
+
+def _error(found: Floats, target: Floats, loss: Loss, *, whole: bool) -> float:
+    """Sum over knees; a median that will be rounded is judged as rounded."""
+    if loss == "squared_error":
+        return float(((found - target) ** 2).sum())
+    return float(np.abs((np.rint(found) if whole else found) - target).sum())

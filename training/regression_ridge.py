@@ -13,7 +13,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-from training.regression_samples import Curve, Design, Floats, Matrix, Samples, inner_folds
+from training.regression_samples import Curve, Design, Floats, Matrix, Samples, inner_folds, is_whole
 
 STRENGTHS = tuple(float(10.0**power) for power in np.arange(-4.0, 3.01, 0.5))
 _ROWS = 4096  # standardised at once
@@ -85,18 +85,20 @@ def median_line(score: Floats, target: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class FittedRidge:
-    """Of one fold; `line` makes the median out of the mean."""
+    """Of one fold; `line` makes the median out of the mean, `whole` rounds it."""
 
     design: Design
     linear: Linear
     line: tuple[float, float]
+    whole: bool
     chosen: Mapping[str, Any]
     curves: Sequence[Curve] = ()
 
     def predict(self, samples: Samples) -> tuple[Floats, Floats]:
         """Mean and median."""
         mean = self.linear.predict(self.design.columns(samples))[:, 0]
-        return mean, self.line[1] + self.line[0] * mean
+        median = self.line[1] + self.line[0] * mean
+        return mean, np.rint(median) if self.whole else median
 
     def final(self) -> Mapping[str, Any] | None:
         """Fields of a `FinalHead`; the person's columns have no place in a bundle."""
@@ -108,7 +110,13 @@ class FittedRidge:
             "centre": self.linear.centre,
             "scale": self.linear.scale,
         }
-        return {"kind": "ridge", "tensors": tensors, "slope": self.line[0], "intercept": self.line[1]}
+        return {
+            "kind": "ridge",
+            "tensors": tensors,
+            "slope": self.line[0],
+            "intercept": self.line[1],
+            "whole": self.whole,
+        }
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ class RidgeHead:
         design = Design.of(samples, self.parts)
         linear = ridge(design.columns(samples), target, self.strengths[best : best + 1], design.ease(samples))
         chosen = {"strength": self.strengths[best], "inner_rmse": float(np.sqrt(errors[best]))}
-        return FittedRidge(design, linear, median_line(scores[:, best], target), chosen)
+        return FittedRidge(design, linear, median_line(scores[:, best], target), is_whole(target), chosen)
 
 
 def _sum_of_squares(x: Matrix, centre: Floats) -> Floats:

@@ -19,6 +19,7 @@ Strings = npt.NDArray[np.str_]
 UNKNOWN = 5  # the column of knees without a grade, after KL 0..4
 INNER = 4  # folds of the inner cross-validation
 EASE = 10.0  # of other columns beside an image: they are penalised a hundredth as much
+_WHOLE = 0.95
 _RARE = 10  # knees; a race with fewer counts as another one
 
 
@@ -150,6 +151,11 @@ class Design:
         columns = [years, years**2, missing, samples.sex == "F", samples.sex == "M", samples.sex == ""]
         columns += [samples.race == race for race in self.races] + [samples.race == "", other]
         return np.stack(columns, axis=1).astype(np.float32)
+
+
+def is_whole(target: Floats) -> bool:
+    """Whether a target comes in whole numbers (95 % of it), and so does its median."""
+    return bool(np.mean(target == np.rint(target)) >= _WHOLE)
 
 
 def one_hot(grades: Ints) -> Matrix:

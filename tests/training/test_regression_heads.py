@@ -125,6 +125,11 @@ def test_every_head_answers_with_a_mean_and_a_median_and_always_the_same(head: H
         assert one.shape == (60,)
         assert np.isfinite(one).all()
         assert one.tobytes() == other.tobytes()
+    if isinstance(head, RidgeHead | BoostingHead | CornHead):
+        assert (first[1] == np.rint(first[1])).all()  # as the scores are
+    if isinstance(head, RidgeHead | BoostingHead):
+        fractions = head.fit(rows, target[:100] / 2.5, 0).predict(rest)[1]
+        assert (fractions != np.rint(fractions)).any()
 
 
 def test_baselines_are_what_they_are_called() -> None:
