@@ -26,13 +26,15 @@ _ORDER = 3
 class BiasSpec:
     """How the field is estimated.
 
-    shrink: every axis is shrunk by it, as far as `fewest` samples are left along the axis.
+    shrink: every axis is shrunk by it at most, as far as `fewest` rows and columns and `fewest_slices` are left: with
+        fewer samples the field strays from that of the full size (docs/mri-preprocessing.md).
     iterations: at most, at each level; the mesh is twice as fine at every next one.
     threshold: a level ends when the field changes by less (coefficient of variation of the ratio).
     """
 
     shrink: int = 4
-    fewest: int = 8
+    fewest: int = 128
+    fewest_slices: int = 8
     iterations: tuple[int, ...] = (50, 50, 50, 50)
     threshold: float = 0.001
 
@@ -74,7 +76,8 @@ class BiasField:
 
 def estimate(volume: Volume, spec: BiasSpec, mask: npt.NDArray[np.bool_] | None = None) -> BiasField | None:
     """The bias field of (S, R, C); None where there is no contrast to estimate it from."""
-    factors = [max(1, min(spec.shrink, size // spec.fewest)) for size in volume.shape]
+    least = (spec.fewest_slices, spec.fewest, spec.fewest)
+    factors = [max(1, min(spec.shrink, size // few)) for size, few in zip(volume.shape, least, strict=True)]
     picked = tuple(slice((factor - 1) // 2, None, factor) for factor in factors)
     small = volume[picked].astype(np.float64)
     inside = (small > otsu(volume) if mask is None else mask[picked]) & (small > 0)

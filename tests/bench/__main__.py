@@ -1,6 +1,6 @@
 """`make bench`: all measurements in one run, side by side; with --write they go into docs/performance.md.
 
-python -m tests.bench [--write] [--bundle DIR] [--only receive,pipeline,latency,score,index,orthanc,n4,reports]
+python -m tests.bench [--write] [--bundle DIR] [--only receive,pipeline,latency,score,index,orthanc,n4,mri,reports]
 """
 
 import argparse
@@ -18,6 +18,7 @@ from inference.manifest import SHIPPED, Manifest
 from tests.bench import (
     bench_index,
     bench_latency,
+    bench_mri,
     bench_n4,
     bench_orthanc,
     bench_pipeline,
@@ -63,6 +64,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, str, str], Callable[[Path, Path], Rows
     "index": ("Headers of an export, from memory", ("program", "rate", "to dcmread"), bench_index.measure),
     "orthanc": ("An Orthanc with and without Genu", ("what", "measured", "to Orthanc alone"), bench_orthanc.measure),
     "n4": ("Bias field of a knee MRI (N4)", ("filter", "processor time", "faster by"), bench_n4.measure),
+    "mri": ("A knee MRI of three series of 160 slices", ("stage", "processor time", "peak memory"), bench_mri.measure),
     "reports": ("Report of a cross-validated run", ("step", "one core", "on the clock"), bench_reports.measure),
 }
 

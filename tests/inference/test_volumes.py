@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from inference import volumes
 from inference.bias import BiasSpec
 from inference.errors import BundleError, RefusalError
 from inference.findings import RefusalCode, Side
@@ -230,3 +232,22 @@ def test_extent_in_the_patient_not_in_pixels(tmp_path: Path) -> None:
     one, other = prepare_volume(near, plan), prepare_volume(far, plan)
     assert one.map.to_patient(4, 0, 0) == pytest.approx(other.map.to_patient(4, 0, 0), abs=1e-6)
     assert np.abs(one.slices - other.slices).max() < 0.02
+
+
+def test_only_the_chosen_slices_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory follows the slices chosen, not those of the series."""
+    series = taken(tmp_path, "L", Grid("sagittal", slices=60, rows=64, columns=64, step_mm=1.5))
+    decoded: list[str] = []
+    plain = volumes.decode
+    monkeypatch.setattr(
+        volumes, "decode", lambda one, limits: decoded.append(one.sop_instance_uid) or plain(one, limits)
+    )
+    plan = spec(MRSequence.SAG_3D_DESS, choice="middle", slices=8, size=64)
+    tracemalloc.start()
+    prepared = prepare_volume(series, plan)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sorted(decoded) == sorted(source.sop_instance_uid for source in prepared.map.sources)
+    assert len(set(decoded)) == 8
+    chosen_bytes = 8 * 64 * 64 * 4
+    assert peak < 12 * chosen_bytes + (1 << 20), peak
