@@ -13,7 +13,7 @@ from pathlib import Path
 
 from inference.errors import UsageError
 from training.synth_oai_dicom import write_scan
-from training.synth_oai_plan import effects, plan
+from training.synth_oai_plan import LEAST, effects, plan
 from training.synth_oai_tables import write_contents, write_tables
 from training.synth_oai_truth import truth
 
@@ -53,8 +53,8 @@ def make_oai(
     """
     if patients < 1:
         raise UsageError(f"{patients} patients: there must be 1 or more.")
-    if not 8 <= slices <= 100 or not 32 <= size <= 512:
-        raise UsageError(f"{slices} slices of {size} pixels: there must be 8 to 100 slices of 32 to 512 pixels.")
+    if not LEAST <= slices <= 100 or not 32 <= size <= 512:
+        raise UsageError(f"{slices} slices of {size} pixels: there must be {LEAST} to 100 slices of 32 to 512 pixels.")
     planted = effects(changes)
     people = plan(patients, seed, planted, slices)
     for name in ("images", "tables"):

@@ -22,6 +22,8 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 FIELD = 140.0  # mm of a slice, rows and columns
 _TILT = np.radians(7)  # at most, about each axis
 _TIMES = {"COR_IW_TSE": (3700, 29, 7, "2D"), "SAG_IW_TSE": (3200, 30, 5, "2D"), "SAG_3D_DESS": (16.3, 4.7, 1, "3D")}
+_THICKNESS = {"COR_IW_TSE": "3", "SAG_IW_TSE": "3", "SAG_3D_DESS": "0.7"}  # mm, as real ones; the gaps are larger
+_OPTIONS = {"SAG_IW_TSE": "FS"}
 _COVERED = {"COR_IW_TSE": 72.0, "SAG_IW_TSE": 84.0, "SAG_3D_DESS": 84.0}  # mm across the slices
 Vector = npt.NDArray[np.float64]
 
@@ -155,12 +157,17 @@ def _shared(
     ds.SeriesNumber, ds.AcquisitionNumber = scan.number % 1000 + 1, 1
     ds.Laterality = scan.side if rng.random() < 0.8 else ""
     repetition, echo, train, kind = _TIMES.get(scan.sequence, (20, 5, 1, "2D"))
-    ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions = ("GR" if train == 1 else "SE"), "SK", ""
+    ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions = (
+        ("GR" if train == 1 else "SE"),
+        "SK",
+        _OPTIONS.get(scan.sequence, ""),
+    )
     ds.MRAcquisitionType, ds.RepetitionTime, ds.EchoTime, ds.EchoTrainLength = kind, repetition, echo, train
     ds.MagneticFieldStrength, ds.FlipAngle = 3, 25 if train == 1 else 180
     ds.ImageOrientationPatient = [_ds(value) for value in (*geometry.row, *geometry.column)]
     ds.PixelSpacing = [_ds(geometry.spacing)] * 2
-    ds.SliceThickness = ds.SpacingBetweenSlices = _ds(geometry.between)
+    ds.SliceThickness = _THICKNESS.get(scan.sequence, "5")
+    ds.SpacingBetweenSlices = _ds(geometry.between)
     _describe_pixels(ds, geometry, stored)
     ds.ImageComments = "Made images, no patient"
     return ds

@@ -18,6 +18,7 @@ from inference.errors import UsageError
 VISITS = {"00": 0, "01": 12, "03": 24, "05": 36, "06": 48}  # the last one has no tables
 TABLES = ("00", "01", "03", "05")
 SEQUENCES = ("COR_IW_TSE", "SAG_IW_TSE", "SAG_3D_DESS")
+LEAST = 11  # slices of a series that may stay
 ABORTED = 3  # slices of a scan that was given up, of a localiser, of a map
 MEAN_SPACE = 4.2  # mm; at this joint space the effect `jsw` adds nothing
 _EDGES = (-499, -500, -501, -600, -1100, -1101)  # µm of a year

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydicom.uid import generate_uid
 
-from training.synth_oai_plan import SEQUENCES, TABLES, VISITS, KneeVisit, Participant, Scan
+from training.synth_oai_plan import LEAST, SEQUENCES, TABLES, VISITS, KneeVisit, Participant, Scan
 
 RULES = (
     "MR", "sequence", "side known", "plane", "visit known", "slices readable", "enough slices", "last of rescans",
@@ -100,7 +100,7 @@ def _believed(person: Participant, scan: Scan) -> Row:
 def _rules(rows: list[Row], followup: int, target: str) -> Mapping[str, Callable[[Row], bool]]:
     last: dict[tuple[int, str, str, str], int] = {}
     for row in rows:
-        if row.side and not row.scan.broken and not row.scan.wrong_plane and row.scan.slices >= 8:
+        if row.side and not row.scan.broken and not row.scan.wrong_plane and row.scan.slices >= LEAST:
             last[row.kind] = max(row.scan.number, last.get(row.kind, 0))
     pain = target.startswith("womac")
     checks: tuple[Callable[[Row], bool], ...] = (
@@ -110,7 +110,7 @@ def _rules(rows: list[Row], followup: int, target: str) -> Mapping[str, Callable
         lambda row: not row.scan.wrong_plane,
         lambda row: row.scan.visit in TABLES,
         lambda row: not row.scan.broken,
-        lambda row: row.scan.slices >= 8,
+        lambda row: row.scan.slices >= LEAST,
         lambda row: last[row.kind] == row.scan.number,
         lambda row: VISITS[row.scan.visit] + followup <= 36,
         lambda row: _pain(row) is not None if pain else _knee(row).space is not None,

@@ -42,7 +42,7 @@ def index_rows(people: list[Participant]) -> list[tuple[Any, ...]]:
 
 def make(folder_: Path, patients: int, seed: int, **changes: float) -> list[Participant]:
     """Tables in `tables`, contents.csv in `images`, and `index.parquet`."""
-    people = plan(patients, seed, effects(changes), 8)
+    people = plan(patients, seed, effects(changes), 11)
     write_tables(people, folder_ / "tables", seed)
     write_contents(people, folder_ / "images", seed)
     write_index(index_rows(people), folder_ / "index.parquet")

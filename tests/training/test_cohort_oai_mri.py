@@ -59,7 +59,7 @@ class Release:
         self.tables.mkdir(exist_ok=True)
         (self.tables / f"{name}.txt").write_text(text, encoding="utf-8")
 
-    def series(self, folder: str, name: str | None, slices: int = 8, broken: int = 0, **changes: Any) -> str:
+    def series(self, folder: str, name: str | None, slices: int = 11, broken: int = 0, **changes: Any) -> str:
         self.number += 1
         uid = f"1.{self.number}"
         row = {
@@ -178,7 +178,7 @@ def test_windows_of_a_year_and_of_two(release: Release) -> None:
         (None, {}, "sequence"),
         ("COR_IW_TSE", {}, "side known"),
         ("COR_IW_TSE_LEFT", {"ImageOrientationPatient": SAGITTAL}, "plane"),
-        ("COR_IW_TSE_LEFT", {"slices": 7}, "enough slices"),
+        ("COR_IW_TSE_LEFT", {"slices": 10}, "enough slices"),
         ("COR_IW_TSE_LEFT", {"broken": 1}, "slices readable"),
         ("COR_IW_TSE_LEFT", {"Modality": "CR"}, "MR"),
         ("COR_IW_TSE_LEFT", {"place": "48m/0.C.2/9000001/20090204/10000077"}, "visit known"),
@@ -326,14 +326,14 @@ def test_exports_without_names_or_visits_are_errors(release: Release) -> None:
 
 
 def test_a_series_is_seen_through_copies_frames_and_folders(release: Release) -> None:
-    release.rows += release.rows[:8]  # copied within the export
+    release.rows += release.rows[:11]  # copied within the export
     many = release.series("00m/0.C.2/9000001/20050204/10000070", "SAG_IW_TSE_LEFT", slices=4)
     release.series("00m/0.C.2/9000001/20050204/10000070/more", "SAG_IW_TSE_LEFT", slices=5, SeriesInstanceUID=many)
     mixed = release.series("00m/0.C.2/9000001/20050204/10000071", "SAG_IW_TSE_RIGHT", slices=9)
     place = list(oai_release.INDEX).index("ImageOrientationPatient")
     release.rows[-1] = (*release.rows[-1][:place], [1.0, 0.0, 0.0, 0.0, 1.0, 0.0], *release.rows[-1][place + 1 :])
     knees = {row["SeriesInstanceUID"]: row for row in release.source().knees.to_dicts()}
-    assert knees["1.1"]["slices"] == 8
+    assert knees["1.1"]["slices"] == 11
     assert (knees[many]["slices"], knees[many]["path"]) == (9, "00m/0.C.2/9000001/20050204/10000070")
     assert (knees[mixed]["plane"], knees[mixed]["plane_agrees"]) == ("mixed", False)
 
@@ -387,8 +387,8 @@ class TestTablesOfSeries:
         )
         columns = ("knee", "side", "progression_abs", "age", "mjsw", "slices", "sequence", "PatientID", "kl")
         assert rows(knees, *columns) == [
-            ("1.1/L/a", "L", 1.0, 60.0, 4.5, 8, "COR_IW_TSE_RIGHT", "9000009", None),
-            ("1.1/L/b", "L", 0.0, 60.0, 4.5, 8, "COR_IW_TSE_RIGHT", "9000009", None),
+            ("1.1/L/a", "L", 1.0, 60.0, 4.5, 11, "COR_IW_TSE_RIGHT", "9000009", None),
+            ("1.1/L/b", "L", 0.0, 60.0, 4.5, 11, "COR_IW_TSE_RIGHT", "9000009", None),
         ]
 
     def test_series_by_their_folder(self, release: Release) -> None:

@@ -32,7 +32,7 @@ FLAT = Look(lesion=0.0, space=4.0, effusion=0.0, size=1.0, bias=(0.0,) * 6, nois
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("oai")
-    arguments = ["--patients", "4", "--seed", "2", "--slices", "8", "--size", "48"]
+    arguments = ["--patients", "4", "--seed", "2", "--slices", "11", "--size", "48"]
     assert cli.main(["synth", "oai", "--out", str(out), *arguments]) == 0
     assert cli.main(["index", str(out / "images"), "--workers", "1"]) == 0
     return out
@@ -57,7 +57,7 @@ def test_every_count_of_every_rule_and_every_row_is_what_was_planned(tmp_path: P
 
 
 def test_every_rule_has_something_to_drop() -> None:
-    flows = truth(plan(400, 0, effects(), 8))["flow"]["12"]
+    flows = truth(plan(400, 0, effects(), 11))["flow"]["12"]
     for target, flow in flows.items():
         series = [step["series"] for step in flow]
         idle = {rule for rule, a, b in zip(RULES, series, series[1:], strict=False) if a == b}
@@ -100,7 +100,7 @@ def test_the_index_has_what_series_need(made: Path) -> None:
 
 
 def test_the_files_that_are_written_are_the_same_every_time(made: Path, tmp_path: Path) -> None:
-    make_oai(tmp_path, 4, 2, slices=8, size=48)
+    make_oai(tmp_path, 4, 2, slices=11, size=48)
     again = {str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*") if path.is_file()}
     assert len(again) > 400
     for name, path in again.items():
@@ -258,7 +258,7 @@ def test_a_participant_depends_on_seed_and_number_only() -> None:
         (["oai", "--effect", "pain_noise=-1"], "standard deviation"),
         (["oai", "--effect", "image=nan"], "must be a finite number"),
         (["oai", "--patients", "0"], "must be 1 or more"),
-        (["oai", "--slices", "5"], "8 to 100 slices"),
+        (["oai", "--slices", "5"], "11 to 100 slices"),
         (["oai", "--size", "8"], "32 to 512 pixels"),
         (["mrkr", "--slices", "12"], "--slices and --size are for oai"),
     ],
