@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,12 @@ def export_run(
     part.mkdir(parents=True)
     try:
         _write(source, part, called, version)
-        PainBundle.load(part, "cpu")
+        bundle = PainBundle.load(part, "cpu")
         shutil.rmtree(out, ignore_errors=True)
         part.replace(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return PainBundle.load(out, "cpu")
+    return replace(bundle, manifest=replace(bundle.manifest, folder=out))
 
 
 def exportable(run: Path) -> tuple[str, ...]:
@@ -111,7 +111,9 @@ def _source(folder: Path, system: str, weights: str | None) -> _Source:
     found = {each.system: each for each in evidence.systems}
     able = [name for name in exportable(folder) if name in found]
     if system not in able:
-        why = "has no final head: it is a baseline, or not finished" if system in found else "is no system of the run"
+        why = "is no system of the run"
+        if system in found:
+            why = "has no final head (baselines without an image and gradient boosting have none; or it is unfinished)"
         raise UsageError(f"--system {system}: it {why}; these can be exported: {', '.join(able) or 'none'}.")
     final = folder / "systems" / system / FINAL
     if is_fine_tuned(final):
