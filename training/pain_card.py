@@ -212,7 +212,8 @@ def _share(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def _chosen(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "without a choice"
+    told = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
+    return ", ".join(told) or "without a choice"
 
 
 def _flow(cohort: Path) -> str | None:
