@@ -139,7 +139,7 @@ def _origins(config: RunConfig) -> str:
         "tf_efficientnet_lite": "TensorFlow's ImageNet EfficientNet-Lite (Apache-2.0)",
     }
     found = [text for start, text in known.items() if any(name.startswith(start) for name in backbones)]
-    return f"Started from {' and '.join(found)}." if found else "Started from random weights."
+    return f"Started from {', and '.join(found)}." if found else "Started from random weights."
 
 
 def _networks(config: RunConfig) -> str:

@@ -28,11 +28,11 @@ def test_the_page_on_contrast_shows_the_bundles_table() -> None:
 
 
 def test_the_bundle_reaches_what_was_asked_of_it() -> None:
-    """Quadratic kappa 0.78 and accuracy 0.60 on `val`, beside the baselines."""
+    """What was asked first, quadratic kappa 0.78 and accuracy 0.60 on `val`, and no less than the bundle before it."""
     metrics = Manifest.read(SHIPPED).metrics
     assert metrics["split"] == "val"
     assert metrics["model"]["n"] == 826
-    assert metrics["model"]["quadratic_kappa"] >= 0.78
-    assert metrics["model"]["accuracy"] >= 0.60
+    assert metrics["model"]["quadratic_kappa"] >= 0.797
+    assert metrics["model"]["accuracy"] >= 0.646
     for baseline in metrics["baselines"].values():
         assert baseline["quadratic_kappa"] < metrics["model"]["quadratic_kappa"]
