@@ -6,10 +6,13 @@ SHARED := ../shared
 # The shipped grader refuses drawn knees: they get the stand-in.
 standin = $(if $(wildcard $(SHARED)/data/kl224/val.tar),,--bundle $(1)/standin)
 
-.PHONY: help setup demo viewer test check format docs bench soak bundle robustness clean
+TRAIN  := out/train-demo
+
+.PHONY: help setup demo train-demo viewer test check format docs bench soak bundle robustness clean
 
 help:
 	@echo "make demo    send two sample studies through the service and show the report"
+	@echo "make train-demo  made knees and tables through the whole training package; a report, and a bundle that is served"
 	@echo "make viewer  Orthanc with Genu and the OHIF viewer, with scored knees to look at (ARGS=\"--port 3000\")"
 	@echo "make test    all tests (real sockets, DCMTK, Orthanc, Chromium)"
 	@echo "make check   format, lint, types, import rules, documentation"
@@ -34,6 +37,10 @@ demo:
 	then $(PYTHON) -m tests.samples $(SHARED)/data $(DEMO)/samples; \
 	else $(PYTHON) -m tests.phantoms $(DEMO)/samples && $(PYTHON) -m training.standin $(DEMO)/standin; fi
 	@$(PYTHON) -m plugin.demo --samples $(DEMO)/samples --out $(DEMO) $(call standin,$(DEMO))
+
+train-demo:
+	@.ci/setup full
+	@PYTHON=$(PYTHON) training/demo.sh $(TRAIN)
 
 viewer:
 	@.ci/setup core
