@@ -6,7 +6,6 @@ installed or imported. TensorFlow pads "same" and normalises with an epsilon of 
 """
 
 import io
-import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -24,7 +23,7 @@ Tensors = dict[str, torch.Tensor]
 _DAMAGED = (
     SafetensorError,
     zipfile.BadZipFile,
-    pickle.UnpicklingError,
+    torch.serialization.pickle.UnpicklingError,  # type: ignore[attr-defined]
     RuntimeError,
     ValueError,
     EOFError,
