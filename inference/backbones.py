@@ -47,7 +47,10 @@ class InputSpec:
         """
         if set(values) != set(cls.__dataclass_fields__):
             raise BundleError(f"the input is described by the keys {sorted(values)}: compute the embeddings again.")
-        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        try:
+            return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+        except TypeError as error:
+            raise BundleError(f"the input {dict(values)} cannot be read ({error}): export it again.") from error
 
 
 @dataclass(frozen=True)

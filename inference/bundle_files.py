@@ -3,6 +3,8 @@
 import functools
 import hashlib
 import json
+import math
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 from inference.errors import BundleError
 
 SHIPPED = Path(__file__).parent / "bundles" / "kl"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMESPACE = uuid.UUID("5b0c7f0e-93a4-5d0f-8a3b-6f3f5d8a1c11")
 
 
@@ -26,17 +29,57 @@ def read_values(folder: Path, keys: Iterable[str], format_: int) -> tuple[Mappin
         values = json.loads(raw)
     except OSError as error:
         raise BundleError(f"no bundle at {folder}: {path.name} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not JSON: {error}.") from error
     missing = [key for key in keys if not isinstance(values, dict) or key not in values]
     if missing:
         raise BundleError(f"{path} lacks {', '.join(missing)}: export the bundle again.")
     if values["format"] != format_:
         raise BundleError(f"{path} has format {values['format']!r}; this version of Genu reads format {format_}.")
-    odd = [name for name in values["files"] if Path(name).name != name]
-    if odd:
-        raise BundleError(f"{path}: the file name {odd[0]!r} is a path: export the bundle again.")
+    if not isinstance(values["files"], dict):
+        raise BundleError(f"{path}: files must map names to SHA-256: export the bundle again.")
+    for name, digest in values["files"].items():
+        if Path(name).name != name or "\0" in name:
+            raise BundleError(f"{path}: the file name {name!r} is a path: export the bundle again.")
+        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+            raise BundleError(f"{path}: {digest!r} of {name} is no SHA-256: export the bundle again.")
     return values, hashlib.sha256(raw).hexdigest()
+
+
+def flag(values: Mapping[str, Any], key: str) -> bool:
+    """true or false; nothing else will do, as "false" in quotes would count as true.
+
+    Raises:
+        TypeError: another value, which it names.
+    """
+    value = values[key]
+    if not isinstance(value, bool):
+        raise TypeError(f"{key} {value!r} must be true or false")
+    return value
+
+
+def text(values: Mapping[str, Any], key: str) -> str:
+    """A text that is not empty.
+
+    Raises:
+        ValueError: another value, which it names.
+    """
+    value = values[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{key} {value!r} must be a text")
+    return value
+
+
+def positive(values: Mapping[str, Any], key: str, most: float = math.inf) -> float:
+    """A finite number above 0 and at most `most`.
+
+    Raises:
+        OverflowError, TypeError, ValueError: another value, which it names.
+    """
+    value = float(values[key])
+    if not 0 < value <= most or math.isinf(value):
+        raise ValueError(f"{key} {value} must be a number above 0{f' and at most {most:g}' if most < math.inf else ''}")
+    return value
 
 
 def verify(folder: Path, files: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ before the grade joins it; grades with a score of at most their limit are in. Th
 networks have not learnt from (training/conformal.py, docs/uncertainty.md).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ class Conformal:
             KeyError, TypeError, ValueError: a value is missing or no such number; says which.
         """
         coverage, limits = float(values["coverage"]), tuple(float(limit) for limit in values["limits"])
-        if not 0 < coverage < 1 or len(limits) != 5 or not all(limit >= 0 for limit in limits):
+        if not 0 < coverage < 1 or len(limits) != 5 or not all(0 <= limit < math.inf for limit in limits):
             raise ValueError(f"conformal coverage {coverage} or limits {limits} cannot be")
         return cls(coverage, limits)
 

@@ -157,10 +157,10 @@ def rebuild(name: str, settings: Mapping[str, Any], state: State, folder: Path) 
         BundleError: unknown name, or weights that do not fit the settings.
     """
     known = entry(name)
-    config = {**settings.get("config.json", {}), "num_classes": 0}  # the classifier was left behind
     try:
+        config = {**settings.get("config.json", {}), "num_classes": 0}  # the classifier was left behind
         loaded = _FAMILIES[known.family](name, known, folder, {**settings, "config.json": config}, state)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         raise BundleError(f"{folder} holds no usable {name}: {type(error).__name__}: {error}") from error
     return replace(ready(loaded), settings=settings)
 

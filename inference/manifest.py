@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.bundle_files import SHIPPED, device_uid, read_values, readers, verify
+from inference.bundle_files import SHIPPED, device_uid, flag, positive, read_values, readers, text, verify
 from inference.conformal import Conformal
 from inference.errors import BundleError
 from inference.findings import ModelIdentity
@@ -74,7 +74,7 @@ class Manifest:
         values, digest = read_values(folder, _KEYS, FORMAT)
         try:
             return cls._typed(folder, values, digest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(
                 f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
             ) from error
@@ -83,19 +83,21 @@ class Manifest:
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "Manifest":
         if values["decoder"] not in DECODERS:
             raise ValueError(f"decoder {values['decoder']!r} is none of {', '.join(DECODERS)}")
+        if "weights.safetensors" not in values["files"] or "probe.safetensors" not in values["files"]:
+            raise ValueError("files must list weights.safetensors and probe.safetensors")
         calibration = values["calibration"]
         conformal, unlike = calibration.get("conformal"), calibration.get("unlike")
         return cls(
             folder=folder,
-            name=str(values["name"]),
-            version=str(values["version"]),
+            name=text(values, "name"),
+            version=text(values, "version"),
             task=str(values["task"]),
-            synthetic=bool(values["synthetic"]),
+            synthetic=flag(values, "synthetic"),
             members=tuple(Member(str(m["name"]), str(m["backbone"]), dict(m["spec"])) for m in values["members"]),
-            temperature=float(calibration["temperature"]),
+            temperature=positive(calibration, "temperature"),
             decoder=str(values["decoder"]),
             files=dict(values["files"]),
-            probe_tolerance=float(values["probe"]["tolerance"]),
+            probe_tolerance=positive(values["probe"], "tolerance", most=1),
             digest=digest,
             metrics=values.get("metrics", {}),
             training=values.get("training", {}),
@@ -133,7 +135,6 @@ class Manifest:
 
 
 def _limit(unlike: Mapping[str, Any], files: Mapping[str, str]) -> float:
-    limit = float(unlike["limit"])
-    if not limit > 0 or UNLIKE_FILE not in files:
-        raise ValueError(f"the limit {limit} of unlike knees, or no hash of {UNLIKE_FILE}")
-    return limit
+    if UNLIKE_FILE not in files:
+        raise ValueError(f"a limit of unlike knees, and no hash of {UNLIKE_FILE}")
+    return positive(unlike, "limit")

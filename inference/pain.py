@@ -4,7 +4,7 @@ On disk: bundle.json, weights.safetensors ("backbone." the image tower, "head." 
 descriptions where the score rests on them), probe.safetensors (drawn crops with the scores that they had).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -101,12 +101,17 @@ class PainBundle:
         if set(probe) != _PROBE:
             raise BundleError(f"{folder} has no whole probe: export the bundle again.")
         bundle = cls(manifest, network_of(manifest, tensors, chosen))
+        _check_probe(probe, bundle.spec.crop_size, folder)
         bundle.replay(probe)
         return bundle
 
     @property
     def spec(self) -> PreprocessSpec:
-        """How knees are cut out."""
+        """How knees are cut out.
+
+        Raises:
+            BundleError: the manifest does not say it whole.
+        """
         return PreprocessSpec.from_json(self.manifest.crop)
 
     def replay(self, probe: dict[str, torch.Tensor]) -> None:
@@ -163,6 +168,24 @@ def network_of(manifest: PainManifest, tensors: dict[str, torch.Tensor], device:
         manifest.head.kind, {name: value.float().numpy() for name, value in part("head.").items()}, manifest.bounds
     )
     return PainNetwork(backbone, seen, manifest.head, head, texts)
+
+
+def _check_probe(probe: Mapping[str, torch.Tensor], size: int, folder: Path) -> None:
+    """That there are knees (N, size, size) in the probe, each with a side, a grade and a score.
+
+    Raises:
+        BundleError: it is another thing.
+    """
+    crops, sides, grades, scores = (probe[name] for name in ("crops", "sides", "grades", "scores"))
+    count = crops.shape[0] if crops.ndim else 0
+    shapes = (
+        count > 0 and crops.shape == (count, size, size) and sides.shape == grades.shape == scores.shape == (count,)
+    )
+    types = crops.dtype == torch.uint8 and not sides.is_floating_point() and not grades.is_floating_point()
+    if not shapes or not types or int(sides.min()) < 0 or int(grades.min()) < 0:
+        raise BundleError(f"the probe of {folder} is none of crops of {size} pixels: export the bundle again.")
+    if int(sides.max()) >= len(Side) or int(grades.max()) >= GRADES:
+        raise BundleError(f"the probe of {folder} has sides or grades that there are not: export the bundle again.")
 
 
 def _unit(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

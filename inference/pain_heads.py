@@ -35,7 +35,7 @@ class ScoreHead:
 
     @classmethod
     def of(cls, kind: str, tensors: Mapping[str, npt.NDArray[np.floating]], bounds: tuple[float, float]) -> "ScoreHead":
-        """Check the names, the number of axes and that all values are finite.
+        """Check names and shapes, that all values are finite, and scales above 0.
 
         Raises:
             BundleError: they are not those of the kind.
@@ -46,6 +46,9 @@ class ScoreHead:
             raise BundleError(f"a head of the kind {kind!r} with the tensors {shapes} is not known: export it again.")
         if not all(np.isfinite(values).all() for values in tensors.values()):
             raise BundleError(f"the {kind} head holds values that are not finite: export it again.")
+        if not _fits(kind, tensors) or not (tensors["scale"] > 0).all():
+            shapes = {name: values.shape for name, values in tensors.items()}
+            raise BundleError(f"the {kind} head with the tensors {shapes} does not fit itself: export it again.")
         return cls(kind, {name: np.asarray(values, np.float64) for name, values in tensors.items()}, bounds)
 
     @property
@@ -74,6 +77,20 @@ class ScoreHead:
         else:
             found = _attended(z, t) @ t["weight"][0] + t["bias"][0]
         return np.asarray(np.clip(found, *self.bounds), np.float64)
+
+
+def _fits(kind: str, tensors: Mapping[str, npt.NDArray[np.floating]]) -> bool:
+    """Whether the shapes are those of the module's table; the axes have been counted."""
+    shapes = {name: values.shape for name, values in tensors.items()}
+    width = shapes["centre"][0]
+    expected: dict[str, tuple[int, ...]] = {"weight": (width,), "bias": (1,)}
+    if kind == "corn":
+        levels = shapes["levels"][0]
+        expected = {"weight": (levels - 1, width), "bias": (levels - 1,)}
+    if kind == "attentive":
+        queries = shapes["query"][0]
+        expected = {"query": (queries, width), "weight": (2, queries * width), "bias": (2,)}
+    return width > 0 and all(shapes[name] == shape for name, shape in {**expected, "scale": (width,)}.items())
 
 
 def _attended(z: Floats, t: Mapping[str, Floats]) -> Floats:

@@ -1,16 +1,18 @@
 """bundle.json of a bundle with the task "pain", read without torch: for configuration checks, routing and reports."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.bundle_files import device_uid, read_values, readers, verify
+from inference.bundle_files import device_uid, flag, positive, read_values, readers, text, verify
 from inference.errors import BundleError
 from inference.findings import ModelIdentity
 
 FORMAT = 1
 TASK = "pain"
+SCALE = (0.0, 10.0)  # points; reports say "of 10"
 TARGET = "pain severity 0-10, verbal numeric rating, as patients reported it (LOINC 72514-3)"
 HEADS = ("ridge", "corn", "attentive")
 FEATURES = ("pooled", "layers", "fused", "patches")
@@ -86,7 +88,7 @@ class PainManifest:
         values, digest = read_values(folder, _KEYS, FORMAT)
         try:
             return cls._typed(folder, values, digest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(
                 f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
             ) from error
@@ -94,23 +96,25 @@ class PainManifest:
     @classmethod
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "PainManifest":
         backbone, head, told, terms = (values[name] for name in ("backbone", "head", "calibration", "terms"))
-        facts = HeadFacts(str(head["kind"]), str(head["features"]), bool(head["grades"]))
+        facts = HeadFacts(str(head["kind"]), str(head["features"]), flag(head, "grades"))
         calibration = Calibration(str(told["method"]), float(told["coverage"]), float(told["low"]), float(told["high"]))
         low, high = (float(bound) for bound in values["bounds"])
         if values["task"] != TASK:
             raise ValueError(f"task {values['task']!r} is not {TASK!r}")
         if facts.kind not in HEADS or facts.features not in FEATURES:
             raise ValueError(f"a head {facts.kind!r} on {facts.features!r} features is not known")
-        if not low < high or not calibration.low <= 0 <= calibration.high or not 0 < calibration.coverage < 1:
+        if not SCALE[0] <= low < high <= SCALE[1]:
+            raise ValueError(f"bounds {low} to {high} are not within {SCALE[0]:g} to {SCALE[1]:g} points")
+        if not -math.inf < calibration.low <= 0 <= calibration.high < math.inf or not 0 < calibration.coverage < 1:
             raise ValueError(f"bounds {low} to {high} with {calibration} make no interval")
         if "weights.safetensors" not in values["files"] or "probe.safetensors" not in values["files"]:
             raise ValueError("files must list weights.safetensors and probe.safetensors")
         return cls(
             folder=folder,
-            name=str(values["name"]),
-            version=str(values["version"]),
+            name=text(values, "name"),
+            version=text(values, "version"),
             task=TASK,
-            synthetic=bool(values["synthetic"]),
+            synthetic=flag(values, "synthetic"),
             backbone=str(backbone["name"]),
             settings=dict(backbone["settings"]),
             crop=dict(backbone["crop"]),
@@ -119,9 +123,9 @@ class PainManifest:
             bounds=(low, high),
             calibration=calibration,
             files=dict(values["files"]),
-            probe_tolerance=float(values["probe"]["tolerance"]),
+            probe_tolerance=positive(values["probe"], "tolerance", most=1),
             licence=str(terms["licence"]),
-            deployed_use=bool(terms["deployed_use"]),
+            deployed_use=flag(terms, "deployed_use"),
             digest=digest,
             metrics=values.get("metrics", {}),
             training=values.get("training", {}),

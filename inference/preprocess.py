@@ -10,6 +10,7 @@ of the difference is taken out by local normalisation, (x - local mean) / (local
 change under any linear change of contrast and hardly under smooth ones (docs/contrast.md).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from inference.errors import BundleError
 from inference.findings import Box, Side
 
 _POOL = 4
+_LARGEST = 4096  # pixels
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class PreprocessSpec:
         """Rebuild from bundle.json.
 
         Raises:
-            BundleError: a key is unknown or missing, as after a change of this class.
+            BundleError: a key is unknown or missing, as after a change of this class, or a value cannot be.
         """
         known = set(cls.__dataclass_fields__)
         if set(values) != known:
@@ -67,13 +69,31 @@ class PreprocessSpec:
                 f"the preprocessing of the bundle has the keys {sorted(values)}, this version of Genu needs "
                 f"{sorted(known)}: export the bundle again with this version."
             )
-        return cls(
-            **{
-                **values,
-                "canonical_side": Side(values["canonical_side"]),
-                "band": tuple(values["band"]),
-                "size": tuple(values["size"]),
-            }
+        try:
+            spec = cls(
+                **{
+                    **values,
+                    "canonical_side": Side(values["canonical_side"]),
+                    "band": tuple(values["band"]),
+                    "size": tuple(values["size"]),
+                }
+            )
+            fits = spec._fits()
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"the preprocessing {dict(values)} of the bundle cannot be read ({error}).") from error
+        if not fits:
+            raise BundleError(f"the preprocessing {dict(values)} of the bundle cannot be: export the bundle again.")
+        return spec
+
+    def _fits(self) -> bool:
+        """Whether every value is a number that its step can work with."""
+        lengths, (top, bottom) = (self.crop_size, *self.size), self.band
+        return (
+            len(self.size) == 2
+            and all(type(length) is int and 8 <= length <= _LARGEST for length in lengths)
+            and all(0 < value < math.inf for value in (self.sigma, self.floor, self.clip, self.equalise_clip))
+            and 0 <= self.flat_below < math.inf
+            and 0 <= top < bottom <= 1
         )
 
 

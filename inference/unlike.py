@@ -54,15 +54,18 @@ class Familiar:
         """Of the network `name`, whose pooled features have `width` channels.
 
         Raises:
-            BundleError: a tensor is missing or has another shape.
+            BundleError: a tensor is missing, has another shape, or values that measure nothing.
         """
         found = [tensors.get(f"{name}.{part}") for part in _PARTS]
         mean, axes, spread, rest = found
         if mean is None or axes is None or spread is None or rest is None:
             raise BundleError(f"{UNLIKE_FILE} does not describe the network {name!r}: export the bundle again.")
-        count = len(axes)
+        count = len(axes) if axes.ndim else 0
         if [tuple(t.shape) for t in (mean, axes, spread, rest)] != [(width,), (count, width), (count,), (1,)]:
             raise BundleError(f"{UNLIKE_FILE} does not fit the network {name!r}: export the bundle again.")
+        finite = all(bool(t.isfinite().all()) for t in (mean, axes, spread, rest))
+        if not finite or count == 0 or not all(bool((t > 0).all()) for t in (spread, rest)):
+            raise BundleError(f"{UNLIKE_FILE} of the network {name!r} is no measure: export the bundle again.")
         return cls(mean.float(), axes.float(), spread.float(), rest.float())
 
 

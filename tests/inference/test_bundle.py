@@ -96,6 +96,13 @@ def test_a_missing_file_is_named(folder: Path, missing: str) -> None:
         ({"decoder": "dice"}, "decoder"),
         ({"members": [{"name": "random", "backbone": "no_such_net", "spec": {}}]}, "no_such_net"),
         ({"files": {"../evil": "00"}}, "is a path"),
+        ({"files": None}, "files must map names"),
+        ({"files": {"weights.safetensors": 5}}, "5 of weights.safetensors is no SHA-256"),
+        ({"files": {}}, "must list weights"),
+        ({"calibration": None}, "does not fit"),
+        ({"calibration": {"temperature": 0}}, "temperature 0.0 must be a number above 0"),
+        ({"probe": {"tolerance": float("inf")}}, "tolerance inf must be"),
+        ({"synthetic": "no"}, "synthetic 'no' must be true or false"),
         ({"calibration": {}}, "temperature"),
     ],
 )

@@ -46,7 +46,12 @@ def test_larger_limits_give_larger_sets() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"coverage": 1.0, "limits": [0.5] * 5}, {"coverage": 0.9, "limits": [0.5]}, {"coverage": 0.9, "limits": [-1] * 5}],
+    [
+        {"coverage": 1.0, "limits": [0.5] * 5},
+        {"coverage": 0.9, "limits": [0.5]},
+        {"coverage": 0.9, "limits": [-1] * 5},
+        {"coverage": 0.9, "limits": [float("inf")] * 5},
+    ],
 )
 def test_impossible_values_are_named(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="conformal coverage"):

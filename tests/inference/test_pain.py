@@ -14,6 +14,7 @@ from inference.errors import BundleError
 from inference.findings import Side
 from inference.installed import installed, read_manifest
 from inference.pain import PainBundle
+from inference.pain_heads import ScoreHead
 from inference.pain_manifest import PainManifest
 from inference.predictor import Predictor
 from inference.reading import read_study
@@ -78,10 +79,10 @@ def test_values_that_are_no_numbers_are_refused(copy: Path) -> None:
         ({"task": "womac"}, "task 'womac' is not 'pain'"),
         ({"calibration": {"method": "", "coverage": 1.5, "low": -1, "high": 1}}, "make no interval"),
         ({"calibration": {"method": "", "coverage": 0.9, "low": 1, "high": 2}}, "make no interval"),
-        ({"bounds": [10, 0]}, "make no interval"),
+        ({"bounds": [10, 0]}, "are not within 0 to 10"),
         ({"head": {"kind": "forest", "features": "pooled", "grades": False}}, "head 'forest'"),
         ({"files": {"../weights.safetensors": "00"}}, "is a path"),
-        ({"files": {"probe.safetensors": "00"}}, "must list weights"),
+        ({"files": {"probe.safetensors": "00" * 32}}, "must list weights"),
         ({"terms": {}}, "licence"),
     ],
 )
@@ -89,6 +90,55 @@ def test_a_wrong_manifest_is_named(copy: Path, changes: dict[str, Any], words: s
     change(copy, **changes)
     with pytest.raises(BundleError, match=words):
         PainManifest.read(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("crop_size", 10**9, "cannot be"),
+        ("crop_size", "64", "cannot be"),
+        ("canonical_side", "X", "'X' is not a valid Side"),
+        ("size", 7, "cannot be read"),
+        ("band", [0.9, 0.1], "cannot be"),
+        ("sigma", float("nan"), "cannot be"),
+    ],
+)
+def test_a_crop_that_cannot_be_is_refused_before_the_first_study(copy: Path, key: str, value: Any, words: str) -> None:
+    backbone = json.loads((copy / "bundle.json").read_text())["backbone"]
+    change(copy, backbone={**backbone, "crop": {**backbone["crop"], key: value}})
+    with pytest.raises(BundleError, match=words):
+        PainBundle.load(copy, "cpu")
+
+
+@pytest.mark.parametrize("change_", ["empty", "two dimensions", "side", "grade", "size"])
+def test_a_probe_that_is_none_is_refused(copy: Path, change_: str) -> None:
+    probe = load_file(copy / "probe.safetensors")
+    if change_ == "empty":
+        probe = {name: values[:0].clone() for name, values in probe.items()}
+    elif change_ == "two dimensions":
+        probe["scores"] = probe["scores"][None].clone()
+    elif change_ == "size":
+        probe["crops"] = probe["crops"][:, ::2, ::2].clone()
+    else:
+        probe[f"{change_}s"] = probe[f"{change_}s"] + 7
+    rewrite(copy, "probe.safetensors", **probe)
+    with pytest.raises(BundleError, match=r"the probe of .* export the bundle again"):
+        PainBundle.load(copy, "cpu")
+
+
+@pytest.mark.parametrize(("name", "value"), [("weight", np.zeros(31)), ("bias", np.zeros(0)), ("scale", np.zeros(32))])
+def test_a_head_that_does_not_fit_itself_is_refused(name: str, value: Any) -> None:
+    tensors = {"weight": np.ones(32), "bias": np.ones(1), "centre": np.zeros(32), "scale": np.ones(32)}
+    assert ScoreHead.of("ridge", tensors, (0, 10)).columns == 32
+    with pytest.raises(BundleError, match="does not fit itself"):
+        ScoreHead.of("ridge", {**tensors, name: value}, (0, 10))
+
+
+def test_a_backbone_that_its_settings_do_not_describe_is_refused(copy: Path) -> None:
+    backbone = json.loads((copy / "bundle.json").read_text())["backbone"]
+    change(copy, backbone={**backbone, "settings": {"config.json": 3}})
+    with pytest.raises(BundleError, match="holds no usable"):
+        PainBundle.load(copy, "cpu")
 
 
 def test_the_interval_lies_around_the_score_and_within_the_scale() -> None:

@@ -106,6 +106,8 @@ def test_a_changed_or_missing_file_is_noticed(folder: Path) -> None:
     [
         (lambda tensors: tensors.pop("only.rest"), "does not describe the network 'only'"),
         (lambda tensors: tensors.update({"only.mean": torch.zeros(7)}), "does not fit the network 'only'"),
+        (lambda tensors: tensors["only.rest"].fill_(float("nan")), "of the network 'only' is no measure"),
+        (lambda tensors: tensors["only.spread"].neg_(), "of the network 'only' is no measure"),
     ],
 )
 def test_planes_of_other_networks_are_refused(folder: Path, change, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -124,6 +126,9 @@ def test_planes_of_other_networks_are_refused(folder: Path, change, message: str
     ("calibration", "message"),
     [
         ({"unlike": {"limit": 0}}, "limit 0"),
+        ({"unlike": {"limit": float("inf")}}, "limit inf"),
+        ({"unlike": {"limit": float("nan")}}, "limit nan"),
+        ({"unlike": [3.0]}, "does not fit"),
         ({"unlike": {}}, "'limit'"),
         ({"conformal": {"coverage": 2, "limits": [0] * 5}}, "coverage 2"),
     ],
