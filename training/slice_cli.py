@@ -63,6 +63,8 @@ def fit(options: argparse.Namespace) -> None:
     from training.slice_fit import SliceFitConfig
     from training.slice_systems import chosen_systems
 
+    if options.cohort is None:
+        raise UsageError("--slices needs --cohort: the labels are in its cohort.parquet.")
     target = options.target or "progression_abs"
     wanted = chosen_systems(target, options.systems)
     run = slice_run.create(
