@@ -51,7 +51,7 @@ viewer:
 	@$(PYTHON) -m plugin.viewer --samples $(VIEWER)/samples --out $(VIEWER) $(call standin,$(VIEWER)) $(ARGS)
 
 test: setup
-	@$(PYTHON) -m pytest -q -m "not soak" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "not soak" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 check:
 	@.ci/setup full
