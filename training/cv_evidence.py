@@ -17,7 +17,9 @@ from training.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-BASELINES: Final = ("constant_mean", "constant_median", "prevalence", "demographics", "clinical_only", "kl_only")
+BASELINES: Final = (
+    "constant_mean", "constant_median", "prevalence", "demographics", "clinical_only", "jsw_only", "kl_only",
+)  # fmt: skip
 _NEEDED: Final = ("knee", "PatientID", "fold", "truth")
 
 

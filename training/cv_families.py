@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.published import Published
     from training.report_page import Section
 
-FAMILIES: Final = {"regression": "training.cv_regression"}
+FAMILIES: Final = {"regression": "training.cv_regression", "classification": "training.cv_classification"}
 
 
 Figures = Mapping[str, Any]

@@ -1,10 +1,9 @@
 """Cross-validated runs of kind "regression": what is measured (see cv_figures), as tables and in words."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
 
 from inference.errors import DataError
 from training import cv_figures
@@ -12,8 +11,9 @@ from training.cv_evidence import Evidence, is_baseline, title_of
 from training.cv_families import Evaluation, Figures
 from training.cv_figures import FIGURES, Measured, Scores
 from training.cv_subgroups import FEW, Factor, factors_of, patients_in
+from training.cv_tables import flat
 from training.report_regression import fit_command, headline, sections, summary
-from training.resampling import Estimate, PatientBootstrap
+from training.resampling import PatientBootstrap
 
 __all__ = ["evaluate", "fit_command", "headline", "lines", "sections", "summary"]
 
@@ -50,11 +50,11 @@ def evaluate(evidence: Evidence) -> Evaluation:
     ]
     size = {"knees": len(evidence.knees), "patients": bootstrap.patients}
     tables = {
-        "figures.csv": _flat([{**row, **size} for row in systems]),
-        "differences.csv": _flat(differences),
-        "subgroups.csv": _flat(subgroups),
-        "calibration.csv": _flat(calibration),
-        "folds.csv": _flat(folds),
+        "figures.csv": flat([{**row, **size} for row in systems]),
+        "differences.csv": flat(differences),
+        "subgroups.csv": flat(subgroups),
+        "calibration.csv": flat(calibration),
+        "folds.csv": flat(folds),
     }
     figures = {
         **size,
@@ -158,17 +158,3 @@ def _folds(evidence: Evidence, scores: Mapping[str, Scores]) -> Iterable[dict[st
             known = {key: value if np.isfinite(value) else None for key, value in values.items()}
             size = {"knees": int(rows.sum()), "patients": len(np.unique(patients[rows]))}
             yield {"system": name, "fold": int(fold), **size, **{key: known[key] for key in FIGURES}}
-
-
-def _flat(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """A table in which each estimate is three columns."""
-    result = []
-    for row in rows:
-        flat: dict[str, Any] = {}
-        for name, value in row.items():
-            if isinstance(value, Estimate):
-                flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-            else:
-                flat[name] = value
-        result.append(flat)
-    return pl.DataFrame(result, infer_schema_length=None)

@@ -25,7 +25,7 @@ class Published:
 
 
 def published_for(about: Mapping[str, Any], path: Path = SHIPPED) -> list[Published]:
-    """The entries for a run's kind and target, in the file's order.
+    """The entries for a run's kind and target, and its sequence where an entry names one, in the file's order.
 
     Args:
         about: run.json.
@@ -36,7 +36,8 @@ def published_for(about: Mapping[str, Any], path: Path = SHIPPED) -> list[Publis
     """
     entries = tomllib.loads(path.read_text("utf-8"))["entry"]
     wanted = (about.get("kind"), about.get("target"))
-    return [_entry(entry, path) for entry in entries if (entry.get("kind"), entry.get("target")) == wanted]
+    shown = [entry for entry in entries if (entry.get("kind"), entry.get("target")) == wanted]
+    return [_entry(one, path) for one in shown if one.get("sequence") in (None, about.get("sequence"))]
 
 
 def _entry(entry: Mapping[str, Any], path: Path) -> Published:

@@ -83,6 +83,8 @@ def _person(title: str, chosen: Any, truth: Any, patients: int, total: int) -> R
 
 def _target(evidence: Evidence, target: str, unit: str) -> Iterable[Part]:
     truth = evidence.truth
+    if evidence.about.get("classes"):  # their shares stand in the first section
+        return
     limits = evidence.about.get("bounds") or (float(truth.min()), float(truth.max()))
     yield Picture(
         "target", report_plots.histogram(truth, limits, f"{target}, {unit}" if unit else target),
