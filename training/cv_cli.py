@@ -73,6 +73,8 @@ def fit(options: argparse.Namespace) -> None:
     stores = [Store(name, s.spec.backbone, s.spec.features, s.spec.texts) for name, s in run.stores().items()]
     table = systems(stores, options.heads, run.bounds)
     baselines = [system.name for system in BASELINES]
+    if tuned is not None and tuned.system in {system.name for system in table}:
+        raise UsageError(f"embeddings are called {tuned.system}, as what is fine-tuned: give them another NAME.")
     wanted = [*baselines, *(options.systems or [system.name for system in table])]
     known = {system.name for system in table} | ({tuned.system} if tuned else {"convnext (with --export)"})
     unknown = sorted(set(wanted) - known)

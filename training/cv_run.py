@@ -5,6 +5,7 @@ the cohort's order, with `grade` (KL that systems may use, null for unknown), `f
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -106,14 +107,17 @@ def read(folder: Path) -> CVRun:
     """The run in a folder.
 
     Raises:
-        DataError: there is none, or it is of another kind.
+        DataError: there is none, it is of another kind, or it was changed by hand.
     """
     if kind_of(folder) != KIND:
         raise DataError(f"{folder} holds no cross-validated run: make one with `genu-train fit --cohort`.")
     values = json.loads((folder / RUN).read_text("utf-8"))
-    low, high = values.pop("bounds")
-    values |= {"cohort": Path(values["cohort"]), "systems": tuple(values["systems"])}
-    return CVRun(folder=folder, bounds=(float(low), float(high)), **values)
+    try:
+        low, high = values.pop("bounds")
+        values |= {"cohort": Path(values["cohort"]), "systems": tuple(values["systems"])}
+        return CVRun(folder=folder, bounds=(float(low), float(high)), **values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / RUN} was changed ({error!r}): fit into another folder.") from error
 
 
 def create(
@@ -142,6 +146,12 @@ def create(
         raise DataError(f"{folder} holds a run of the KL grader: name another folder with --run.")
     low, high, unit = _bounds(target, bounds)
     known = {} if there is None else dict(there.embeddings)
+    moved = [name for name, path in embeddings.items() if known.get(name, str(path.resolve())) != str(path.resolve())]
+    if moved:
+        raise DataError(
+            f"{folder} has systems of other embeddings called {moved[0]!r} ({known[moved[0]]}): give these another "
+            "NAME, or name another folder with --run."
+        )
     named = known | {name: str(path.resolve()) for name, path in embeddings.items()}
     path = cohort / "cohort.parquet"
     table = _read_cohort(path, target)
@@ -155,7 +165,12 @@ def create(
     knees, left_out = _taking_part(_graded(table, grades), target, (low, high), stores)
     knees = _folded(knees, target, run)
     _check_pixels(knees, stores)
-    made = synthetic or any(store.spec.synthetic for store in stores.values()) or _made(cohort)
+    made = (
+        synthetic
+        or (there is not None and there.synthetic)
+        or any(store.spec.synthetic for store in stores.values())
+        or _made(cohort)
+    )
     run = replace(run, left_out=left_out, synthetic=made)
     folder.mkdir(parents=True, exist_ok=True)
     if there is not None:
@@ -173,8 +188,8 @@ def _bounds(target: str, bounds: tuple[float, float] | None) -> tuple[float, flo
         low, high = bounds
     if low is None or high is None:
         raise UsageError(f"the bounds of {target!r} are not known: give --bounds LOW HIGH.")
-    if not low < high:
-        raise UsageError(f"--bounds {low} {high}: the first must be less than the second.")
+    if not -math.inf < low < high < math.inf:
+        raise UsageError(f"--bounds {low} {high}: two numbers, the first less than the second.")
     return low, high, unit
 
 
@@ -188,7 +203,11 @@ def _read_cohort(path: Path, target: str) -> pl.DataFrame:
         raise DataError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(table.columns)}.")
     if table["knee"].is_duplicated().any() or table["PatientID"].null_count() or table["knee"].null_count():
         raise DataError(f"{path}: a knee is there twice, or a knee has no PatientID: folds are made by it.")
-    return table.sort("knee").with_columns(pl.col(target).cast(pl.Float64).alias("truth"))
+    try:
+        table.select(pl.col("age").cast(pl.Float64))
+        return table.sort("knee").with_columns(pl.col(target).cast(pl.Float64).alias("truth"))
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path}: {target} and age must be numbers ({error}): make the cohort again.") from error
 
 
 def _graded(table: pl.DataFrame, grades: Path | None) -> pl.DataFrame:

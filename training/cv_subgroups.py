@@ -3,6 +3,7 @@
 Of Chavoshi et al., knee radiographs to pain scores: signed error by age (under 45, 45 to 70, over 70), sex and race.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,7 +34,10 @@ def factors_of(knees: pl.DataFrame) -> list[Factor]:
     """
     found = []
     if "age" in knees.columns:
-        ages = [None if age is None else _AGES[(age >= 45) + (age > 70)] for age in knees["age"].to_list()]
+        ages = [
+            None if age is None or not math.isfinite(age) else _AGES[(age >= 45) + (age > 70)]
+            for age in knees["age"].to_list()
+        ]
         found.append(_factor("age", ages, _AGES))
     if "sex" in knees.columns:
         sexes = [None if sex is None else _SEXES.get(str(sex), str(sex)) for sex in knees["sex"].to_list()]

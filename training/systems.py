@@ -58,7 +58,7 @@ def systems(stores: Sequence[Store], heads: Sequence[str], bounds: tuple[float, 
         bounds: of the target; CORN's levels are the integers within.
 
     Raises:
-        UsageError: a head is none of them.
+        UsageError: a head is none of them, or two systems would have one name, and one folder.
     """
     unknown = sorted(set(heads) - set(HEADS))
     if unknown:
@@ -68,6 +68,10 @@ def systems(stores: Sequence[Store], heads: Sequence[str], bounds: tuple[float, 
         for head in HEADS:
             if head in heads:
                 found += _of(store, head, bounds)
+    names = [system.name for system in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"two systems would be called {twice[0]!r}: give the embeddings another NAME.")
     return tuple(found)
 
 

@@ -329,3 +329,10 @@ def test_runs_of_the_grader_are_left_to_it(tmp_path: Path) -> None:
     assert not report_cli.is_cross_validated(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps({"export": "x", "index": "x", "labels": "x"}))
     assert not report_cli.is_cross_validated(tmp_path)
+
+
+def test_an_age_that_is_no_number_is_not_known() -> None:
+    knees = knees_of(6).with_columns(age=pl.Series([float("nan"), *[50.0] * (len(knees_of(6)) - 1)]))
+    (ages, *_) = factors_of(knees)
+    assert ages.groups == ("45 to 70", "not known")
+    assert ages.places.tolist() == [1, *[0] * (len(knees) - 1)]

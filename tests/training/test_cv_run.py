@@ -402,3 +402,48 @@ def test_tokens_come_shard_by_shard_and_each_knee_once(
     assert orders[1] == orders[2] != orders[3]
     with pytest.raises(DataError, match="--features patches"):
         StoredTokens.of(EmbeddingStore(write_store(tmp_path / "t", names, vectors(knees))))
+
+
+def test_two_systems_of_one_name_are_refused(tmp_path: Path, knees: pl.DataFrame) -> None:
+    for names in (["kl_only"], ["clip", "clip_text"], ["clip", "image_kl_clip"]):
+        stores = [systems.Store(name, "biomedclip", "pooled", name == "clip") for name in names]
+        with pytest.raises(UsageError, match=f"two systems would be called {names[-1]!r}"):
+            systems.systems(stores, ["ridge"], (0, 10))
+    assert systems.systems([systems.Store("clip", "biomedclip", "pooled", True)], ["ridge"], (0, 10))
+
+
+def test_a_run_once_said_to_be_made_stays_so(tmp_path: Path, knees: pl.DataFrame) -> None:
+    assert cv_run.create(tmp_path / "run", write_cohort(tmp_path / "cohort", knees), {}, synthetic=True).synthetic
+    assert cv_run.create(tmp_path / "run", tmp_path / "cohort", {}).synthetic
+    assert not cv_run.create(tmp_path / "other", tmp_path / "cohort", {}).synthetic
+
+
+def test_other_embeddings_under_a_name_that_is_taken_are_refused(tmp_path: Path, knees: pl.DataFrame) -> None:
+    run = run_of(tmp_path, knees)
+    other = write_store(tmp_path / "other", knees["knee"].to_list(), vectors(knees))
+    with pytest.raises(DataError, match="has systems of other embeddings called 'clip'"):
+        cv_run.create(run.folder, run.cohort, {"clip": other})
+    assert set(cv_run.create(run.folder, run.cohort, {"second": other}).embeddings) == {"clip", "second"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"target": "side", "bounds": (0, 1)}, DataError, "side and age must be numbers"),
+        ({"bounds": (0, float("inf"))}, UsageError, "two numbers, the first less"),
+        ({"bounds": (float("nan"), 1)}, UsageError, "two numbers, the first less"),
+    ],
+)
+def test_targets_and_bounds_that_are_no_numbers(
+    tmp_path: Path, knees: pl.DataFrame, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        run_of(tmp_path, knees, **options)
+
+
+@pytest.mark.parametrize("change", [{"more": 1}, {"bounds": 3}, {"systems": None}])
+def test_a_run_changed_by_hand_is_named(tmp_path: Path, knees: pl.DataFrame, change: dict[str, Any]) -> None:
+    path = run_of(tmp_path, knees).folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match="was changed"):
+        cv_run.read(path.parent)
