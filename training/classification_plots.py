@@ -58,7 +58,8 @@ def system_panels(title: str, curves: Sequence[Curve], folds: Ints) -> bytes:
             _reliability(third, curve, colour, MARKERS[number])
         first.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
         first.set(xlabel="1 − specificity", ylabel="recall", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="ROC")
-        first.legend(fontsize=7, frameon=False, loc="lower right")
+        if first.get_legend_handles_labels()[0]:  # none where no fold has both classes
+            first.legend(fontsize=7, frameon=False, loc="lower right")
         second.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="PR")
         _square(third, curves)
     return drawn.getvalue()
