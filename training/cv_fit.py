@@ -230,6 +230,7 @@ def _terms(run: CVRun, system: System) -> dict[str, Any]:
     return {
         "synthetic": run.synthetic or spec.synthetic,
         "backbone": spec.backbone,
+        "specification": spec.digest,
         "licence": spec.licence,
         "deployed_use": spec.deployed_use,
     }

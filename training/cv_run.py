@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from inference.errors import DataError, UsageError
 from training.cohorts.columns import sha256
@@ -134,8 +135,8 @@ def create(
 ) -> CVRun:
     """Make a run, or go on with the one that is there: its embeddings and systems stay and are added to.
 
-    A run is synthetic when the caller says so, when a store's weights are random, and when truth.json of
-    `genu-train synth` stands beside the cohort or above it.
+    A run is synthetic when the caller says so, when the weights of a store or of the grader are random, and when
+    truth.json of `genu-train synth` stands beside the cohort or above it.
 
     Raises:
         UsageError: the target's bounds are not known and not given.
@@ -170,6 +171,7 @@ def create(
         or (there is not None and there.synthetic)
         or any(store.spec.synthetic for store in stores.values())
         or _made(cohort)
+        or (grades is not None and _random(grades))
     )
     run = replace(run, left_out=left_out, synthetic=made)
     folder.mkdir(parents=True, exist_ok=True)
@@ -266,6 +268,15 @@ def _check_pixels(knees: pl.DataFrame, stores: Mapping[str, EmbeddingStore]) -> 
 def _made(cohort: Path) -> bool:
     """Whether the cohort is of made knees: truth.json of `genu-train synth` stands beside it or above it."""
     return any((folder / "truth.json").is_file() for folder in (cohort, cohort.resolve().parent))
+
+
+def _random(grades: Path) -> bool:
+    """Whether a grader with random weights made them; `genu-train grade` says so in the table."""
+    told = (pq.read_schema(grades).metadata or {}).get(b"genu", b"{}")
+    try:
+        return bool(json.loads(told).get("synthetic"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def _same(there: CVRun, run: CVRun, knees: pl.DataFrame) -> None:

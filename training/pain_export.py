@@ -123,6 +123,9 @@ def _source(folder: Path, system: str, weights: str | None) -> _Source:
     store = run.stores().get(head.embedding)
     if store is None:
         raise DataError(f"{folder} has no embeddings {head.embedding!r}, which the head of {system} was fitted on.")
+    told = found[system].about.get("specification", store.spec.digest)
+    if told != store.spec.digest:
+        raise DataError(f"{store.folder} was embedded anew, in another way, since {system} was fitted: fit it again.")
     backbone = _backbone(store.spec, weights)
     return _Source(run, evidence, found[system], head, store.spec, backbone, _texts(store, head))
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -102,6 +104,8 @@ def test_the_command_writes_every_baseline_and_system(
         assert about["kind"] == ("system" if name in {"clip", "clip_text"} else "baseline")
         assert about["synthetic"] is True
         assert about["deployed_use"] is (not about["embedding"])
+    digest = EmbeddingStore(store).spec.digest
+    assert read_predictions(tmp_path / "run", "clip").about["specification"] == digest
     assert "clip fold 5/5: 14 knees, RMSE" in capsys.readouterr().err
     constant = read_predictions(tmp_path / "run", "constant_mean").mean
     kl_only, both = (read_predictions(tmp_path / "run", name).mean for name in ("kl_only", "image_kl_clip"))
@@ -447,3 +451,12 @@ def test_a_run_changed_by_hand_is_named(tmp_path: Path, knees: pl.DataFrame, cha
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(DataError, match="was changed"):
         cv_run.read(path.parent)
+
+
+def test_grades_of_random_weights_mark_the_run(tmp_path: Path, knees: pl.DataFrame) -> None:
+    cohort = write_cohort(tmp_path / "cohort", knees)
+    table = pa.table({"knee": knees["knee"].to_list(), "grade": [2] * len(knees)})
+    for synthetic in (True, False):
+        path, run = tmp_path / f"{synthetic}.parquet", tmp_path / f"run {synthetic}"
+        pq.write_table(table.replace_schema_metadata({"genu": json.dumps({"synthetic": synthetic})}), path)
+        assert cv_run.create(run, cohort, {}, grades=path).synthetic is synthetic

@@ -186,6 +186,12 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureF
     other = write_standin("convnext_small", tmp_path / "other", seed=9)
     with pytest.raises(DataError, match="is not what the embeddings were made with"):
         export_run(run, "system", tmp_path / "out", weights=str(other))
+    about = run / "systems" / "system" / "system.json"
+    told_before = about.read_text()
+    about.write_text(json.dumps(json.loads(told_before) | {"specification": "0" * 64}))
+    with pytest.raises(DataError, match="was embedded anew, in another way, since system was fitted"):
+        export_run(run, "system", tmp_path / "out", weights=str(weights))
+    about.write_text(told_before)
     assert not (tmp_path / "out").exists()
     assert main(["export", "--run", str(run), "--out", str(tmp_path / "out")]) == 2
     assert "name one with --system: system" in capsys.readouterr().err
