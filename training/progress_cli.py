@@ -7,9 +7,10 @@ _EVERY = 5.0  # seconds
 
 
 class Said:
-    """How many knees or series, how quickly, how long still."""
+    """How many of what, how quickly, how long still."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "knees") -> None:
+        self._what = what
         self._began = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int, failed: int) -> None:
@@ -20,4 +21,4 @@ class Said:
         self._last = now
         rate = done / max(now - self._began, 1e-9)
         left = (total - done) / max(rate, 1e-9)
-        print(f"{done}/{total}, {rate:.1f}/s, {failed} failed, {left:.0f} s left", file=sys.stderr, flush=True)
+        print(f"{done}/{total} {self._what}, {rate:.1f}/s, {failed} failed, {left:.0f} s left", file=sys.stderr, flush=True)

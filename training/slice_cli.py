@@ -44,7 +44,7 @@ def embed(options: argparse.Namespace) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     backbone, called = load_weights(options.backbone, options.weights)
-    said = Said()
+    said = Said("series")
     computed, there = embed_slices(
         PreparedStore(options.prepared), backbone, called, options.out, batch=options.batch, device=options.device,
         progress=lambda done, all_: said(done, all_, 0),
