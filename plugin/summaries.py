@@ -2,7 +2,7 @@
 
 import json
 
-from dicom_templates.codes import REFUSALS
+from dicom_templates.codes import MODEL_SYNTHETIC, REFUSALS
 from inference.findings import RefusalCode
 from plugin.results import ResultLine
 from plugin.rows import JobRow, JobState
@@ -29,10 +29,17 @@ def of_result(line: ResultLine) -> str:
         f"{SIDES[knee['side']]} knee: Kellgren-Lawrence grade {knee['kl']['grade']}{_pain(knee)}"
         for knee in line["knees"]
     ]
-    told = f"{'; '.join(grades)} (research only)." if grades else ""
+    mark = f"{MODEL_SYNTHETIC.meaning}; " if any(map(_is_synthetic, line["knees"])) else ""
+    told = f"{'; '.join(grades)} ({mark}research only)." if grades else ""
     reasons = [f"{_what(refusal)}: {refusal['reason']}" for refusal in line["refusals"]]
     before = "Nothing to score." if line["status"] == "nothing_to_score" else "Refused." if not grades else ""
     return " ".join(filter(None, (before, told[:1].upper() + told[1:], *reasons)))
+
+
+def _is_synthetic(knee: ResultLine) -> bool:
+    """Whether a stand-in spoke about the knee; lines of older versions may not name their models."""
+    models = (knee.get("model"), knee.get("pain", {}).get("model"))
+    return any(model is not None and model["synthetic"] for model in models)
 
 
 def _pain(knee: ResultLine) -> str:

@@ -51,3 +51,13 @@ def line(status: str, knees: list[tuple[str, int]] = [], refusals: list[tuple[st
 )
 def test_sentences(found: JobRow | None, sentence: str) -> None:
     assert summaries.of_job(found).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("grader", "pain", "marked"), [(False, False, False), (True, False, True), (False, True, True)]
+)
+def test_a_stand_in_behind_grade_or_pain_is_named(grader: bool, pain: bool, marked: bool) -> None:
+    found = line("scored", [("R", 3)])
+    told = {"score": 4.0, "low": 2.0, "high": 6.0, "coverage": 0.9, "origin": "predicted from image"}
+    found["knees"][0] |= {"model": {"synthetic": grader}, "pain": {**told, "model": {"synthetic": pain}}}
+    assert ("SYNTHETIC" in summaries.of_result(found)) is marked
