@@ -34,20 +34,20 @@ def summary(evidence: Evidence, figures: Figures) -> list[str]:
     among = f"the greatest ROC AUC of {_count(len(rows))}:" if len(rows) > 1 else "a ROC AUC of"
     flattered = " It was picked as the best after the fact, which flatters it a little." if len(rows) > 1 else ""
     first = f"{best['title']} has {among} {value:.3f}{interval}.{flattered}"
-    return [first, *sentences(figures)]
+    return [first, *sentences(figures, ("jsw_only", "kl_only"))]
 
 
-def sentences(figures: Figures) -> list[str]:
-    """A sentence for each baseline."""
+def sentences(figures: Figures, against: Sequence[str] = tuple(dict(_AGAINST))) -> list[str]:
+    """A sentence for each baseline of `against`."""
     systems = {row["system"]: row["title"] for row in figures["systems"] if row["role"] == "system"}
     if not systems:
         return ["Only baselines have been fitted in this run; there is no system to hold against them."]
-    return list(_sentences(figures, systems))
+    return list(_sentences(figures, systems, [pair for pair in _AGAINST if pair[0] in against]))
 
 
-def _sentences(figures: Figures, systems: Mapping[str, str]) -> Iterable[str]:
+def _sentences(figures: Figures, systems: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> Iterable[str]:
     there = {row["system"] for row in figures["systems"]}
-    for against, words in _AGAINST:
+    for against, words in pairs:
         if against not in there:
             yield f"Against {words}: that baseline is not in this run, so nothing can be said."
             continue

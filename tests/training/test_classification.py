@@ -140,6 +140,24 @@ def test_what_cannot_be_ranked_has_no_area_and_a_constant_has_half() -> None:
     assert roc[0] == 0.5
 
 
+def test_intervals_hold_the_true_area_and_noise_is_seldom_called_better() -> None:
+    held = wrong = 0
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        owner = np.repeat(np.arange(60), 2)
+        truth = (draw.random(60) < 0.4)[owner]
+        noise = draw.normal(size=(2, 60))[:, owner]  # both knees of a patient alike
+        scores = {"good": noise[0] + truth * np.sqrt(2) * 0.6745, "one": noise[0], "other": noise[1]}  # true AUC 0.75
+        bootstrap = PatientBootstrap([str(name) for name in owner], rounds=200, seed=seed)
+        ranked = {name: measures.Ranking.of(truth, score, owner % 3) for name, score in scores.items()}
+        found = {name: roc for name, (roc, _) in measures.areas(ranked, bootstrap).items()}
+        low, high = np.percentile(found["good"].draws, [2.5, 97.5])
+        held += low <= 0.75 <= high
+        low, high = np.percentile(found["one"].draws - found["other"].draws, [2.5, 97.5])
+        wrong += not low <= 0 <= high
+    assert held >= 51 and wrong <= 9  # of 60; 57 and 3 are expected
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_calls_and_losses_are_those_of_scikit_learn(classes: int) -> None:
     draw = np.random.default_rng(1)
