@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from inference.errors import DataError, UsageError
 from training.cohorts.columns import sha256
+from training.cohorts.made import is_made
 from training.embeddings import EmbeddingStore
 from training.folds import check_folds, check_pixels, patient_folds
 from training.regression_features import pixel_keys
@@ -136,7 +137,7 @@ def create(
     """Make a run, or go on with the one that is there: its embeddings and systems stay and are added to.
 
     A run is synthetic when the caller says so, when the weights of a store or of the grader are random, and when
-    truth.json of `genu-train synth` stands beside the cohort or above it.
+    the cohort is of made knees (training.cohorts.made).
 
     Raises:
         UsageError: the target's bounds are not known and not given.
@@ -170,7 +171,7 @@ def create(
         synthetic
         or (there is not None and there.synthetic)
         or any(store.spec.synthetic for store in stores.values())
-        or _made(cohort)
+        or is_made(cohort)
         or (grades is not None and _random(grades))
     )
     run = replace(run, left_out=left_out, synthetic=made)
@@ -263,11 +264,6 @@ def _check_pixels(knees: pl.DataFrame, stores: Mapping[str, EmbeddingStore]) -> 
     folds = knees["fold"].to_numpy().astype(np.int64)
     for store in stores.values():
         check_pixels(names, patients, folds, pixel_keys(store))
-
-
-def _made(cohort: Path) -> bool:
-    """Whether the cohort is of made knees: truth.json of `genu-train synth` stands beside it or above it."""
-    return any((folder / "truth.json").is_file() for folder in (cohort, cohort.resolve().parent))
 
 
 def _random(grades: Path) -> bool:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from inference.bundle import Bundle, Network
 from inference.conformal import Conformal
-from inference.errors import DataError
+from inference.errors import DataError, UsageError
 from inference.heads import KLGrader
 from inference.manifest import FORMAT, LARGEST, UNLIKE_FILE, Manifest
 from inference.preprocess import PreprocessSpec
@@ -57,13 +57,32 @@ class Parts:
         return values
 
 
+def check_out(out: Path) -> None:
+    """That nothing but an older bundle is lost when a bundle takes the place of `out`.
+
+    Raises:
+        UsageError: it has no name of its own, is a file, or a folder of other things.
+    """
+    taken = out.exists() and not out.is_dir()
+    if taken or not out.name or out.name == ".." or (out.is_dir() and not _replaceable(out)):
+        raise UsageError(
+            f"--out {out}: it holds something else than a bundle, which is not deleted; name a new folder."
+        )
+
+
+def _replaceable(folder: Path) -> bool:
+    return (folder / "bundle.json").is_file() or not any(folder.iterdir())
+
+
 def write_bundle(parts: Parts, out: Path) -> Bundle:
     """Write the bundle into `out`, replacing what is there, and load it again as the service would.
 
     Raises:
+        UsageError: `out` holds something else than a bundle.
         DataError: the files are larger than a bundle may be.
         BundleError: what was written does not replay its own probe.
     """
+    check_out(out)
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

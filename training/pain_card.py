@@ -137,7 +137,7 @@ def _performance(facts: CardFacts) -> Iterator[str]:
     yield f"| system | {' | '.join(_NAMES.values())} |"
     yield "|---" * (len(_NAMES) + 1) + "|"
     for row in figures["systems"]:
-        name = row["title"] + (" (baseline)" if row["role"] == "baseline" else "")
+        name = _plain(row["title"]) + (" (baseline)" if row["role"] == "baseline" else "")
         name = f"**{name}, this bundle**" if row["system"] == facts.system.system else name
         mark = " SYNTHETIC" if row["synthetic"] else ""
         yield f"| {name}{mark} | {' | '.join(_estimate(row[key]) for key in _NAMES)} |"
@@ -167,7 +167,7 @@ def _subgroups(facts: CardFacts) -> Iterator[str]:
         told = "none" if inside is None else _share(inside["coverage"], inside["coverage_95"])
         few = " (few)" if row["few"] else ""
         yield (
-            f"| {row['factor']}: {row['group']}{few} | {row['patients']} | {row['knees']} "
+            f"| {row['factor']}: {_plain(row['group'])}{few} | {row['patients']} | {row['knees']} "
             f"| {_estimate(row['truth'])} | {_estimate(row['signed_error'])} | {told} |"
         )
     yield ""
@@ -203,6 +203,12 @@ def _estimate(values: Sequence[float | None] | None) -> str:
         return "none"
     value, low, high = (*values, None, None)[:3]
     return f"{value:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
+
+
+def _plain(text: str) -> str:
+    """A value from data as text in a cell of a table, whatever stands in it."""
+    shown = "".join(f"\\{char}" if char in "\\`*[]|#" else char for char in " ".join(text.split()))
+    return shown.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _share(value: float | None, interval: Sequence[float] | None) -> str:

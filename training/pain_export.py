@@ -29,7 +29,7 @@ from training.cv_evidence import Evidence, read_evidence
 from training.cv_run import CVRun, read
 from training.embed_weights import HUB, load_weights
 from training.embeddings import EmbeddingSpec, EmbeddingStore
-from training.export import probe_crops
+from training.export import check_out, probe_crops
 from training.final_head import FINAL, JSON, FinalHead, read_head
 from training.finetune_final import is_fine_tuned, read_final
 from training.pain_card import CardFacts, pain_card
@@ -76,10 +76,12 @@ def export_run(
         name, version: of the model, as reports name it; the name is made from the system's where none is given.
 
     Raises:
-        UsageError: the system cannot be exported (says which can), or the weights have to be named.
+        UsageError: the system cannot be exported (says which can), the weights have to be named, or `out` holds
+            something else than a bundle.
         DataError: the run is unfinished, its target is another, or the weights are not those of the embeddings.
         BundleError: weights that do not fit, or a bundle that does not replay its own probe.
     """
+    check_out(out)
     source = _source(run, system, weights)
     called = name or f"genu-pain-{system.replace('_', '-')}"
     part = out.with_name(out.name + ".part")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from inference.errors import DataError
 from training.cohorts.columns import sha256
+from training.cohorts.made import is_made
 from training.folds import check_features, check_folds, check_rows, patient_folds
 from training.predictions import CURVES, Predictions, write_predictions
 from training.slice_fit import Ints, SliceFitConfig
@@ -122,7 +123,7 @@ def create(
     run = SliceRun(
         folder=folder, target=target, classes=_classes(target, labels), sequence=sequence, cohort=cohort.resolve(),
         cohort_sha256=sha256(path), slices=str(slices.resolve()), slices_digest=store.digest, folds=folds, seed=seed,
-        synthetic=store.spec.synthetic or _made(cohort), bidirectional=bidirectional, left_out=left_out,
+        synthetic=store.spec.synthetic or is_made(cohort), bidirectional=bidirectional, left_out=left_out,
         fitting=asdict(config or SliceFitConfig()),
     )  # fmt: skip
     if (folder / "run.json").exists():
@@ -308,7 +309,3 @@ def _classes(target: str, labels: Ints) -> tuple[str, ...]:
     if labels.max() >= len(names):
         raise DataError(f"{target} holds {labels.max()}; its classes are 0 to {len(names) - 1}.")
     return names
-
-
-def _made(cohort: Path) -> bool:
-    return any((folder / "truth.json").is_file() for folder in (cohort, cohort.resolve().parent))

@@ -22,6 +22,8 @@ from training.synth_plan import Film, Patient, effects, plan
 from training.synth_tables import dicom_path, write_tables
 from training.synth_truth import identity, series_uid, truth
 
+TRUTH = "truth.json"
+
 
 @dataclass(frozen=True)
 class Written:
@@ -47,21 +49,34 @@ def make_mrkr(
         changes: planted effects that differ from `training.synth_plan.EFFECTS`.
 
     Raises:
-        UsageError: no patient is asked for, or an effect is none.
+        UsageError: no patient is asked for, an effect is none, or `out` holds images or tables of another origin.
     """
     if patients < 1:
         raise UsageError(f"{patients} patients: there must be 1 or more.")
     planted = effects(changes)
     people = plan(patients, seed, planted)
-    for name in ("images", "tables"):
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
+    clear(out)
     written = sum(_write_films(patient, out / "images", seed) for patient in people)
     rows = write_tables(people, out / "tables", seed)
     known = truth(people)
     content = {"source": "made MRKR", "patients": patients, "seed": seed, "effects": planted, "rows": rows, **known}
-    (out / "truth.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (out / TRUTH).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return Written(patients, written, len(known["knees"]))
+
+
+def clear(out: Path) -> None:
+    """Remove an older made export; truth.json, which marks one, is there before anything else is.
+
+    Raises:
+        UsageError: there are images or tables that were not made here.
+    """
+    folders = [out / name for name in ("images", "tables") if (out / name).exists()]
+    if folders and not (out / TRUTH).is_file():
+        raise UsageError(f"--out {out}: {folders[0]} was not made here and would be deleted; name another folder.")
+    for folder in folders:
+        shutil.rmtree(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / TRUTH).write_text('{"source": "unfinished"}\n', encoding="utf-8")
 
 
 def _write_films(patient: Patient, images: Path, seed: int) -> int:

@@ -6,12 +6,12 @@ files.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference.errors import UsageError
+from training.synth import TRUTH, clear
 from training.synth_oai_dicom import write_scan
 from training.synth_oai_plan import LEAST, effects, plan
 from training.synth_oai_tables import write_contents, write_tables
@@ -49,7 +49,8 @@ def make_oai(
         size: rows and columns of a slice.
 
     Raises:
-        UsageError: no participant is asked for, an effect is none, or a size is out of range.
+        UsageError: no participant is asked for, an effect is none, a size is out of range, or `out` holds images
+            or tables of another origin.
     """
     if patients < 1:
         raise UsageError(f"{patients} patients: there must be 1 or more.")
@@ -57,9 +58,7 @@ def make_oai(
         raise UsageError(f"{slices} slices of {size} pixels: there must be {LEAST} to 100 slices of 32 to 512 pixels.")
     planted = effects(changes)
     people = plan(patients, seed, planted, slices)
-    for name in ("images", "tables"):
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
+    clear(out)
     files = sum(write_scan(person, scan, out / "images", size, seed) for person in people for scan in person.scans)
     write_contents(people, out / "images", seed)
     rows = write_tables(people, out / "tables", seed)
@@ -68,7 +67,7 @@ def make_oai(
         "source": "made OAI", "patients": patients, "seed": seed, "slices": slices, "size": size, "effects": planted,
         "tables": rows, **known,
     }  # fmt: skip
-    (out / "truth.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (out / TRUTH).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     series = sum(len(person.scans) for person in people)
     kept = int(known["flow"]["12"]["progression_abs"][-1]["series"])
     return Written(patients, series, files, kept)

@@ -460,3 +460,12 @@ def test_grades_of_random_weights_mark_the_run(tmp_path: Path, knees: pl.DataFra
         path, run = tmp_path / f"{synthetic}.parquet", tmp_path / f"run {synthetic}"
         pq.write_table(table.replace_schema_metadata({"genu": json.dumps({"synthetic": synthetic})}), path)
         assert cv_run.create(run, cohort, {}, grades=path).synthetic is synthetic
+
+
+@pytest.mark.parametrize(("about", "made"), [('{"made": true}', True), ('{"made": false}', False), ("[", False)])
+def test_a_cohort_of_made_knees_marks_its_run_wherever_it_lies(
+    tmp_path: Path, knees: pl.DataFrame, about: str, made: bool
+) -> None:
+    cohort = write_cohort(tmp_path / "elsewhere" / "cohort", knees)
+    (cohort / "cohort.json").write_text(about)
+    assert cv_run.create(tmp_path / "run", cohort, {}).synthetic is made

@@ -192,6 +192,10 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(DataError, match="was embedded anew, in another way, since system was fitted"):
         export_run(run, "system", tmp_path / "out", weights=str(weights))
     about.write_text(told_before)
+    for place in (run, run / "run.json", Path(), Path("..")):
+        with pytest.raises(UsageError, match="holds something else than a bundle, which is not deleted"):
+            export_run(run, "system", place, weights=str(weights))
+    assert (run / "run.json").is_file()
     assert not (tmp_path / "out").exists()
     assert main(["export", "--run", str(run), "--out", str(tmp_path / "out")]) == 2
     assert "name one with --system: system" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from inference.errors import UsageError
 from training import cli
 from training.cohorts import mrkr
+from training.cohorts.made import is_made
 from training.cohorts.rows import select
 from training.cohorts.rules import read_rules, shipped
 from training.synth import make_mrkr
@@ -99,6 +100,8 @@ def test_the_commands_lead_to_the_planned_cohort(made: Path, capsys: pytest.Capt
         "cohort.parquet", "cohort.json", "flow.csv", "flow.md", "flow.png", "flow.svg", "rules.toml"
     }  # fmt: skip
     content = json.loads((out / "cohort.json").read_text("utf-8"))
+    assert content["made"] is True
+    assert is_made(out)
     assert content["counts"]["knees"] == len(known["knees"])
     table = made / "tables" / "MRKR_pain.csv"
     assert content["inputs"]["MRKR_pain.csv"] == hashlib.sha256(table.read_bytes()).hexdigest()
@@ -245,3 +248,11 @@ def test_the_shipped_finder_finds_every_drawn_knee(kl: int, effusion: float) -> 
         seen = [knee for knee in finder.look(pixels).knees if knee.score >= finder.thresholds.knee]
         found = sorted(knee.x / pixels.shape[1] for knee in seen)
         assert np.allclose(found, places, atol=0.05), shows
+
+
+def test_what_was_not_made_here_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "real.dcm").write_bytes(b"a patient's")
+    with pytest.raises(UsageError, match="was not made here and would be deleted"):
+        make_mrkr(tmp_path, 1)
+    assert (tmp_path / "images" / "real.dcm").read_bytes() == b"a patient's"

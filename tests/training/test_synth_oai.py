@@ -80,6 +80,7 @@ def test_the_commands_lead_to_the_planned_cohort(made: Path, capsys: pytest.Capt
     for path, slices in cohort.select("path", "slices").rows():
         assert len(list((made / "images" / path).iterdir())) == slices
     content = json.loads((made / "cohort" / "cohort.json").read_text("utf-8"))
+    assert content["made"] is True
     assert content["counts"]["series"] == len(planned)
     assert content["flow"][1:] != []
     first = {path.name: path.read_bytes() for path in (made / "cohort").iterdir()}
@@ -271,3 +272,11 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments
 def test_effects_are_checked() -> None:
     with pytest.raises(UsageError, match="there are base, jsw"):
         effects({"kl": 1})
+
+
+def test_what_was_not_made_here_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "real.dcm").write_bytes(b"a patient's")
+    with pytest.raises(UsageError, match="was not made here and would be deleted"):
+        make_oai(tmp_path, 1)
+    assert (tmp_path / "images" / "real.dcm").read_bytes() == b"a patient's"

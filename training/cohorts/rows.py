@@ -33,6 +33,7 @@ import polars as pl
 from inference.errors import DataError
 from training.cohorts import flow
 from training.cohorts.columns import sha256
+from training.cohorts.made import beside
 from training.cohorts.rules import Rules, Step, apply
 
 COLUMNS: dict[str, pl.DataType] = {
@@ -169,6 +170,7 @@ def write(cohort: Cohort, source: Source, rules: Rules, out: Path) -> None:
     (out / "rules.toml").write_text(rules.text, encoding="utf-8")
     content: dict[str, Any] = {
         "source": source.name,
+        "made": beside(source.inputs),
         "parameters": dict(rules.parameters),
         "targets": list(cohort.targets),
         "counts": asdict(cohort.steps[-1].kept),
