@@ -108,10 +108,10 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_every_make_target_of_the_documentation_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for path in PAGES:
         named = set(
-            re.findall(r"`make ([a-z]+)[^`]*`|^    make ([a-z]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+            re.findall(r"`make ([a-z-]+)[^`]*`|^    make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         )
         assert {first or second for first, second in named} <= targets, path.name
 
