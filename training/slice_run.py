@@ -34,7 +34,8 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "womac_pain_class": ("no pain", "some pain", "much pain"),
 }
 _NEEDED = ("knee", "SeriesInstanceUID", "PatientID", "side", "sequence")
-_VERSION = 1
+_VERSION = 2
+ATTENTION = "attention.parquet"
 Say = Callable[[str], None]
 
 
@@ -189,11 +190,14 @@ def _fit_system(
     found = np.zeros((len(names), len(run.classes)))
     told: list[dict[str, Any]] = []
     curves: list[tuple[int, int, str, float]] = []
+    weights: list[pl.DataFrame] = []
     for fold in range(run.folds):
         held = folds == fold
         check_rows(names, samples.patients.tolist(), ~held, held)
         result = _fold(run, samples, labels, system, held, fold)
         found[held] = result["probabilities"]
+        if result["attention"] is not None:
+            weights.append(_long(knees["knee"].filter(pl.Series(held)), result["attention"]))
         told.append({
             "fold": fold, "knees": int(held.sum()), "patients": len(np.unique(samples.patients[held])),
             "chosen": result["chosen"], "threshold": result["threshold"], "seconds": result["seconds"],
@@ -208,9 +212,10 @@ def _fit_system(
         "deployed_use": store.spec.deployed_use or not system.image,
         "exported": system.image, "folds": told, "seconds": round(sum(fold["seconds"] for fold in told), 3),
     }  # fmt: skip
+    if weights:
+        pl.concat(weights).write_parquet(run.folder / "systems" / system.name / ATTENTION)
     if curves:
         path = run.folder / "systems" / system.name / CURVES
-        path.parent.mkdir(parents=True, exist_ok=True)
         pl.DataFrame(curves, schema=["fold", "epoch", "name", "value"], orient="row").write_csv(path)
     write_predictions(run.folder, Predictions(system.name, tuple(names), folds, probabilities=found, about=about))
 
@@ -234,7 +239,8 @@ def _fold(
         system, samples.take(~held), labels[~held], len(run.classes), config, run.seed, bidirectional=run.bidirectional
     )
     result = {
-        "probabilities": fitted.probabilities(samples.take(held)), "chosen": dict(fitted.chosen),
+        "probabilities": fitted.probabilities(samples.take(held)), "attention": fitted.attention(samples.take(held)),
+        "chosen": dict(fitted.chosen),
         "threshold": fitted.threshold, "curves": [[c.epoch, c.name, c.value] for c in fitted.curves],
         "seconds": round(time.monotonic() - began, 3),
     }  # fmt: skip
@@ -244,9 +250,11 @@ def _fold(
 
 def _write_fold(path: Path, inputs: str, result: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = result["probabilities"]
-    kept = {"inputs": inputs, **{name: value for name, value in result.items() if name != "probabilities"}}
-    table = pa.table({f"p{number}": found[:, number] for number in range(found.shape[1])})
+    arrays = {"p": result["probabilities"], "a": result["attention"]}
+    kept = {"inputs": inputs, **{name: result[name] for name in ("chosen", "threshold", "curves", "seconds")}}
+    columns = {f"{name}{n}": values[:, n] for name, values in arrays.items() if values is not None
+               for n in range(values.shape[1])}  # fmt: skip
+    table = pa.table(columns)
     part = path.with_suffix(".part")
     pq.write_table(table.replace_schema_metadata({"genu": json.dumps(kept)}), part)
     part.replace(path)
@@ -260,8 +268,21 @@ def _read_fold(path: Path, inputs: str, classes: int) -> dict[str, Any] | None:
     kept: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"genu", b"{}"))
     if kept.pop("inputs", None) != inputs:
         return None
-    probabilities = np.stack([table[f"p{number}"].to_numpy() for number in range(classes)], axis=1)
-    return {**kept, "probabilities": probabilities}
+    slices = sum(name.startswith("a") for name in table.column_names)
+    probabilities, attention = (
+        np.stack([table[f"{name}{n}"].to_numpy() for n in range(count)], axis=1) if count else None
+        for name, count in (("p", classes), ("a", slices))
+    )
+    return {**kept, "probabilities": probabilities, "attention": attention}
+
+
+def _long(knees: pl.Series, weights: np.ndarray[Any, np.dtype[np.float64]]) -> pl.DataFrame:
+    """knee, slice (0 and up), weight."""
+    count, slices = weights.shape
+    return pl.DataFrame({
+        "knee": np.repeat(knees.to_numpy(), slices), "slice": np.tile(np.arange(slices), count),
+        "weight": weights.reshape(-1),
+    })  # fmt: skip
 
 
 def _read_cohort(path: Path, target: str) -> pl.DataFrame:

@@ -76,6 +76,9 @@ class FittedFold(Protocol):
     def probabilities(self, samples: SliceSamples) -> Floats:
         """(N, K)."""
 
+    def attention(self, samples: SliceSamples) -> Floats | None:
+        """Weights of the slices, (N, S); None of a system that sees none."""
+
 
 def systems(target: str) -> tuple[SliceSystem, ...]:
     """Baselines first. WOMAC pain is never among the variables where WOMAC pain is what is asked."""
@@ -155,6 +158,9 @@ class _Network:
     def probabilities(self, samples: SliceSamples) -> Floats:
         return self.model.probabilities(samples.slices, samples.columns(self.clinical))
 
+    def attention(self, samples: SliceSamples) -> Floats:
+        return self.model.attention(samples.slices)
+
 
 @dataclass(eq=False)
 class _Simple:
@@ -203,6 +209,9 @@ class _Simple:
         found = np.zeros((count, classes))
         found[:, self.model.classes_] = self.model.predict_proba(self._design(samples.columns(self.system.clinical)))
         return found
+
+    def attention(self, samples: SliceSamples) -> None:
+        return None
 
     def _design(self, columns: Floats) -> Floats:
         missing = ~np.isfinite(columns)

@@ -68,9 +68,10 @@ def test_a_planted_effect_is_found_and_nothing_where_nothing_is(tmp_path: Path) 
 
 
 def test_who_the_patient_is_cannot_leak(tmp_path: Path) -> None:
-    made(tmp_path, patients=60, effect=0.0, marker=3.0)
+    made(tmp_path, effect=0.0, marker=3.0)
     run = slice_run.fit_systems(run_of(tmp_path), chosen("progression_abs", "image"), quiet)
-    assert 0.3 < auc(run, "image") < 0.7
+    # Chance over 60 patients has a deviation of 0.075; what leaks comes close to 1.
+    assert 0.2 < auc(run, "image") < 0.8
     knees = run.knees()
     assert knees.group_by("PatientID").agg(pl.col("fold").n_unique())["fold"].max() == 1
     samples = slice_run.samples_of(run, knees)
@@ -94,6 +95,10 @@ def test_a_run_goes_on_where_it_stopped_and_tells_what_was_chosen(
     assert about["synthetic"] is True
     assert all(0 < fold["threshold"] < 1 and fold["chosen"]["best epochs"] for fold in about["folds"])
     assert (run.folder / "systems" / "image" / "curves.csv").read_text().startswith("fold,epoch,name,value\n")
+    weights = pl.read_parquet(run.folder / "systems" / "image" / "attention.parquet")
+    sums = weights.group_by("knee").agg(pl.col("weight").sum())
+    assert len(sums) == 60
+    np.testing.assert_allclose(sums["weight"].to_numpy(), 1, atol=1e-5)
 
     def refused(*_: object, **__: object) -> None:
         raise AssertionError
