@@ -148,13 +148,7 @@ def create(
         raise DataError(f"{folder} holds a run of the KL grader: name another folder with --run.")
     low, high, unit = _bounds(target, bounds)
     known = {} if there is None else dict(there.embeddings)
-    moved = [name for name, path in embeddings.items() if known.get(name, str(path.resolve())) != str(path.resolve())]
-    if moved:
-        raise DataError(
-            f"{folder} has systems of other embeddings called {moved[0]!r} ({known[moved[0]]}): give these another "
-            "NAME, or name another folder with --run."
-        )
-    named = known | {name: str(path.resolve()) for name, path in embeddings.items()}
+    named = _named(folder, known, embeddings)
     path = cohort / "cohort.parquet"
     table = _read_cohort(path, target)
     run = CVRun(
@@ -167,14 +161,9 @@ def create(
     knees, left_out = _taking_part(_graded(table, grades), target, (low, high), stores)
     knees = _folded(knees, target, run)
     _check_pixels(knees, stores)
-    made = (
-        synthetic
-        or (there is not None and there.synthetic)
-        or any(store.spec.synthetic for store in stores.values())
-        or is_made(cohort)
-        or (grades is not None and _random(grades))
-    )
-    run = replace(run, left_out=left_out, synthetic=made)
+    made = [synthetic, there is not None and there.synthetic, is_made(cohort), grades is not None and _random(grades)]
+    made += [store.spec.synthetic for store in stores.values()]
+    run = replace(run, left_out=left_out, synthetic=any(made))
     folder.mkdir(parents=True, exist_ok=True)
     if there is not None:
         _same(there, run, knees)
@@ -264,6 +253,18 @@ def _check_pixels(knees: pl.DataFrame, stores: Mapping[str, EmbeddingStore]) -> 
     folds = knees["fold"].to_numpy().astype(np.int64)
     for store in stores.values():
         check_pixels(names, patients, folds, pixel_keys(store))
+
+
+def _named(folder: Path, known: Mapping[str, str], embeddings: Mapping[str, Path]) -> dict[str, str]:
+    """Those of the run and more; a name keeps its folder, as systems are called by it."""
+    more = {name: str(path.resolve()) for name, path in embeddings.items()}
+    for name, path in more.items():
+        if known.get(name, path) != path:
+            raise DataError(
+                f"{folder} has systems of other embeddings called {name!r} ({known[name]}): give these another NAME, "
+                "or name another folder with --run."
+            )
+    return {**known, **more}
 
 
 def _random(grades: Path) -> bool:
