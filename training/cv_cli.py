@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.errors import UsageError
+from training.numbers_cli import seed
 
 if TYPE_CHECKING:
     from training.finetune import FinetuneOptions
@@ -36,7 +37,7 @@ def add_options(fit: argparse.ArgumentParser) -> None:
         help=f"on frozen embeddings: {', '.join(HEADS)} (default: ridge)",
     )  # fmt: skip
     group.add_argument("--folds", type=int, default=5, help="patient-grouped folds (default: 5)")
-    group.add_argument("--seed", type=int, default=0, help="of folds and heads (default: 0)")
+    group.add_argument("--seed", type=seed, default=0, help="of folds and heads (default: 0)")
     group.add_argument("--synthetic", action="store_true", help="say everywhere that the knees are made")
     tuned = fit.add_argument_group("fine-tuning (--systems convnext)")
     tuned.add_argument("--backbone", default="convnext_small", help="what is fine-tuned (default: convnext_small)")

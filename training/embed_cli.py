@@ -6,6 +6,7 @@ from typing import Any
 
 from inference.errors import UsageError
 from training import slice_cli
+from training.numbers_cli import positive
 from training.progress_cli import Said
 
 
@@ -42,7 +43,7 @@ def add_command(commands: Any) -> None:
         "--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of the forward (default: fp32)"
     )
     embed.add_argument(
-        "--threads", type=int, default=None, help="torch threads of the forward (default: torch's choice)"
+        "--threads", type=positive, default=None, help="torch threads of the forward (default: torch's choice)"
     )
     embed.set_defaults(run_command=_embed)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.numbers_cli import positive
 from training.robustness_cli import write_into
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def add_command(commands: Any) -> None:
     finder.add_argument("--steps", type=int, default=3200, help="batches of 16 films (default: 3200)")
     finder.add_argument("--films", type=int, default=1000, help="made films to measure on (default: 1000)")
     finder.add_argument("--page", type=Path, default=None, help="Markdown page whose table of figures is written again")
-    finder.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    finder.add_argument("--threads", type=positive, default=None, help="torch threads (default: torch's choice)")
     finder.set_defaults(run_command=_finder)
 
 

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from inference.bundle import Bundle, decode
-from inference.errors import BundleError, DataError
+from inference.errors import BundleError, DataError, UsageError
 from inference.heads import GRADES
 from inference.manifest import SHIPPED
 from inference.unlike import unlike_training
@@ -100,6 +100,8 @@ def grade(plan: GradePlan, progress: Progress | None = None) -> GradeReport:
             worker that was ended.
     """
     check_work(plan.batch, plan.workers)
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no GPU here.")
     rows = read_cohort(plan.cohort)
     bundle = Bundle.load(plan.bundle or SHIPPED, plan.device)
     if bundle.manifest.task != "kl":

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.numbers_cli import positive
 from training.progress_cli import Said
 
 
@@ -17,7 +18,7 @@ def add_command(commands: Any) -> None:
     grade.add_argument("--batch", type=int, default=32, help="knees of one forward (default: 32)")
     grade.add_argument("--workers", type=int, default=2, help="decode processes, 0 for none (default: 2)")
     grade.add_argument("--device", choices=("cpu", "cuda"), default=None, help="default: a GPU where there is one")
-    grade.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    grade.add_argument("--threads", type=positive, default=None, help="torch threads (default: torch's choice)")
     grade.set_defaults(run_command=_grade)
 
 

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.numbers_cli import seed
+
 
 def add_command(commands: Any) -> None:
     """Register the command."""
@@ -12,7 +14,7 @@ def add_command(commands: Any) -> None:
     markers.add_argument("--out", type=Path, required=True, help="the bundle's folder; its files are replaced")
     markers.add_argument("--windows", type=int, default=6500, help="drawn pieces of films (default: 6500)")
     markers.add_argument("--steps", type=int, default=2600, help="training steps (default: 2600)")
-    markers.add_argument("--seed", type=int, default=0, help="of everything that is drawn by chance (default: 0)")
+    markers.add_argument("--seed", type=seed, default=0, help="of everything that is drawn by chance (default: 0)")
     markers.add_argument("--films", type=int, default=1000, help="films for the figures at the end (default: 1000)")
     markers.add_argument("--evaluate-only", action="store_true", help="only the figures of the bundle in --out")
     markers.set_defaults(run_command=_markers)

@@ -113,7 +113,7 @@ def signed_errors(groups: Sequence[tuple[str, Mapping[str, Interval]]], titles: 
                 _point(axes, found[system], place + (number + 0.5) * step - 0.4, colour, marker, label)
         for place in range(1, len(groups)):
             axes.axhline(place - 0.5, color=LIGHT, linewidth=0.8)
-        axes.set_yticks(range(len(groups)), [name for name, _ in groups])
+        axes.set_yticks(range(len(groups)), [wrapped(name, 30) for name, _ in groups])
         axes.set_ylim(len(groups) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"predicted less observed, {unit} (left: too little predicted; right: too much)")

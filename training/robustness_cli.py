@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.manifest import SHIPPED
+from training.numbers_cli import positive
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
@@ -21,7 +22,7 @@ def add_command(commands: Any) -> None:
     robustness.add_argument("--split", default="val", help="the split to take knees of (default: val)")
     robustness.add_argument("--knees", type=int, default=400, help="number of knees (default: 400)")
     robustness.add_argument("--bundle", type=Path, default=SHIPPED, help="bundle folder (default: the shipped one)")
-    robustness.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    robustness.add_argument("--threads", type=positive, default=None, help="torch threads (default: torch's choice)")
     robustness.add_argument("--out", type=Path, required=True, help="folder of robustness.json and robustness.png")
     robustness.add_argument("--page", type=Path, default=None, help="Markdown page whose table is written again")
     robustness.set_defaults(run_command=_robustness)

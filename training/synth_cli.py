@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.numbers_cli import seed
+
 _PATIENTS = {"mrkr": 300, "oai": 60}
 
 
@@ -13,7 +15,7 @@ def add_command(commands: Any) -> None:
     synth.add_argument("source", choices=tuple(_PATIENTS), help="whose tables it has: MRKR (films) or OAI (MR)")
     synth.add_argument("--out", type=Path, required=True, help="folder of images/, tables/ and truth.json")
     synth.add_argument("--patients", type=int, default=None, help="how many (default: 300 of mrkr, 60 of oai)")
-    synth.add_argument("--seed", type=int, default=0, help="decides everything (default: 0)")
+    synth.add_argument("--seed", type=seed, default=0, help="decides everything (default: 0)")
     synth.add_argument(
         "--effect",
         metavar="NAME=VALUE",

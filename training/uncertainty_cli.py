@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.manifest import SHIPPED
+from training.numbers_cli import positive
 
 
 def add_command(commands: Any) -> None:
@@ -18,7 +19,7 @@ def add_command(commands: Any) -> None:
         "--others", type=Path, nargs="+", default=[], help="folders with DICOM images that show no frontal knee"
     )
     command.add_argument("--bundle", type=Path, default=SHIPPED, help="bundle folder (default: the shipped one)")
-    command.add_argument("--threads", type=int, default=None, help="torch threads (default: torch's choice)")
+    command.add_argument("--threads", type=positive, default=None, help="torch threads (default: torch's choice)")
     command.add_argument("--page", type=Path, default=None, help="Markdown page whose table is written again")
     command.set_defaults(run_command=_uncertainty)
 

@@ -469,3 +469,12 @@ def test_a_cohort_of_made_knees_marks_its_run_wherever_it_lies(
     cohort = write_cohort(tmp_path / "elsewhere" / "cohort", knees)
     (cohort / "cohort.json").write_text(about)
     assert cv_run.create(tmp_path / "run", cohort, {}).synthetic is made
+
+
+@pytest.mark.parametrize("option", [("--seed", "-1"), ("--seed", "x"), ("--threads", "0"), ("--threads", "-2")])
+def test_seeds_and_threads_that_cannot_be(
+    tmp_path: Path, option: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--cohort", str(tmp_path), "--run", str(tmp_path / "run"), *option])
+    assert f"argument {option[0]}: {option[1]!r}: a whole number from" in capsys.readouterr().err

@@ -177,3 +177,9 @@ def test_what_makes_no_sense_says_so(site: Site, bundle: Path, tmp_path: Path) -
         read_grades(site.cohort / "cohort.parquet")
     manifest = json.loads((bundle / "bundle.json").read_text())
     assert manifest["synthetic"] is True
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--device cuda: torch sees no GPU here"):
+        grade(GradePlan(tmp_path, tmp_path, tmp_path / "grades.parquet", device="cuda"))
