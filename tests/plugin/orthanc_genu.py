@@ -15,6 +15,7 @@ from pydicom import Dataset
 
 from tests import phantoms
 from tests.plugin.orthanc_rig import ROOT, OrthancServer
+from tests.plugin.standin import standin_bundle
 
 PLUGINS = ("libOrthancPython.so", "libOrthancDicomWeb.so")
 REPORT = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -34,7 +35,9 @@ class GenuOrthanc(OrthancServer):
         program: str = "installed",
     ) -> None:
         script = {"PythonScript": str(ROOT / "plugin" / "orthanc_plugin.py")}
-        section = {"data_dir": str(folder / "genu"), "orthanc": {"poll_seconds": 0.5}} | dict(genu or {})
+        # The shipped grader refuses drawn knees as unlike the training knees.
+        usual = {"data_dir": str(folder / "genu"), "bundles": [str(standin_bundle())], "orthanc": {"poll_seconds": 0.5}}
+        section = usual | dict(genu or {})
         super().__init__(folder, script | {"Genu": section} | dict(config or {}), plugins=PLUGINS, program=program)
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:

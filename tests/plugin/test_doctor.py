@@ -172,9 +172,9 @@ def test_a_destination_folder_that_is_not_mounted_is_found(tmp_path: Path) -> No
 def test_a_failed_check_is_exit_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_folder: Path) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise BundleError("no bundle at all")
 
-    monkeypatch.setattr(doctor.Manifest, "read", broken)
+    monkeypatch.setattr(doctor, "installed", broken)
     assert main(["doctor", "--data-dir", str(tmp_path)]) == 1
     assert "no bundle at all" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Genu inside a real Orthanc, with the bundle that ships: what its users see. One Orthanc for all of them."""
+"""Genu inside a real Orthanc, with a stand-in for the bundle: what its users see. One Orthanc for all of them."""
 
 import signal
 import time
