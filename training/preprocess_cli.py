@@ -42,7 +42,7 @@ def add_command(commands: Any) -> None:
         "--extent", type=float, default=None, metavar="MM", help="side of the square shown (default: the whole image)"
     )
     command.add_argument("--no-n4", action="store_true", help="leave the bias field as it is")
-    command.add_argument("--shrink", type=int, default=4, help="of N4: estimate on every so many voxels at most (default: 4)")
+    command.add_argument("--shrink", type=int, default=4, help="of N4: every so many voxels at most (default: 4)")
     command.add_argument(
         "--side", choices=("L", "R"), default=None, help="the side of series that do not say it; not with --cohort"
     )

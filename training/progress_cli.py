@@ -21,4 +21,8 @@ class Said:
         self._last = now
         rate = done / max(now - self._began, 1e-9)
         left = (total - done) / max(rate, 1e-9)
-        print(f"{done}/{total} {self._what}, {rate:.1f}/s, {failed} failed, {left:.0f} s left", file=sys.stderr, flush=True)
+        print(
+            f"{done}/{total} {self._what}, {rate:.1f}/s, {failed} failed, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
