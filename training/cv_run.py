@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from inference.errors import DataError, UsageError
 from training.cohorts.columns import sha256
 from training.cohorts.made import is_made
+from training.cv_evidence import kind_of
 from training.embeddings import EmbeddingStore
 from training.folds import check_folds, check_pixels, patient_folds
 from training.regression_features import pixel_keys
@@ -87,22 +88,6 @@ class CVRun:
         part = self.folder / (RUN + ".part")
         part.write_text(json.dumps({"kind": self.kind, **values}, indent=2) + "\n", encoding="utf-8")
         part.replace(self.folder / RUN)
-
-
-def kind_of(folder: Path) -> str | None:
-    """The "kind" in run.json; None for a run of the KL grader, and where there is no run yet.
-
-    Raises:
-        DataError: run.json cannot be read.
-    """
-    path = folder / RUN
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text("utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read ({error}): fit into another folder.") from error
-    return None if found is None else str(found)
 
 
 def read(folder: Path) -> CVRun:

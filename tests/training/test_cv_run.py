@@ -18,6 +18,7 @@ from tests.training.pain_cases import people, vectors, write_cohort, write_store
 from training import cv_fit, cv_run, systems
 from training.cli import main
 from training.cv_cli import HEADS
+from training.cv_evidence import kind_of
 from training.embeddings import EmbeddingStore
 from training.final_head import read_head
 from training.predictions import read_predictions, systems_of
@@ -319,7 +320,7 @@ def test_a_run_grows_and_does_not_change(tmp_path: Path, knees: pl.DataFrame) ->
 def test_a_run_of_the_grader_is_left_alone(tmp_path: Path, knees: pl.DataFrame) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"export": "x"}', encoding="utf-8")
-    assert cv_run.kind_of(tmp_path / "run") is None
+    assert kind_of(tmp_path / "run") is None
     with pytest.raises(DataError, match="run of the KL grader"):
         run_of(tmp_path, knees)
 

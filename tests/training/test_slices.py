@@ -70,8 +70,8 @@ def test_a_planted_effect_is_found_and_nothing_where_nothing_is(tmp_path: Path) 
 def test_who_the_patient_is_cannot_leak(tmp_path: Path) -> None:
     made(tmp_path, effect=0.0, marker=3.0)
     run = slice_run.fit_systems(run_of(tmp_path), chosen("progression_abs", "image"), quiet)
-    # Chance over 60 patients has a deviation of 0.075; what leaks comes close to 1.
-    assert 0.2 < auc(run, "image") < 0.8
+    # Chance over 120 patients has a deviation of 0.05; what leaks comes close to 1.
+    assert 0.3 < auc(run, "image") < 0.7
     knees = run.knees()
     assert knees.group_by("PatientID").agg(pl.col("fold").n_unique())["fold"].max() == 1
     samples = slice_run.samples_of(run, knees)
