@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from inference.mr_findings import VolumeFinding
 
 
 class Side(StrEnum):
@@ -316,7 +319,7 @@ class FilmLook:
 
 @dataclass(frozen=True, eq=False)
 class StudyFindings:
-    """The result of one study: knees scored, refusals, and what is needed to draw.
+    """The result of one study: knees scored on films, knees scored on MR series, refusals, and what is needed to draw.
 
     `renderings` maps SOP Instance UIDs to uint8 arrays (rows, columns), the image as a reader would see it: of all
     scored images, and of refused ones that got as far as their pixels. `looked_at` lists all instances that were read,
@@ -325,8 +328,10 @@ class StudyFindings:
 
     study_instance_uid: str
     knees: tuple[KneeFinding, ...] = ()
+    volumes: "tuple[VolumeFinding, ...]" = ()
     refusals: tuple[Refusal, ...] = ()
     radiographs: int = 0
+    mr_images: int = 0
     models: tuple[ModelIdentity, ...] = ()
     looked_at: tuple[SourceImage, ...] = ()
     renderings: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=lambda: MappingProxyType({}))
@@ -337,8 +342,9 @@ class StudyFindings:
         """SCORED when any knee was; REFUSED when there was something to look at; else NOTHING_TO_SCORE.
 
         `radiographs` counts the instances that Genu is meant for (CR, DX, opted-in Secondary Capture, and files too
-        broken to tell), so that an MR or CT study without a model for it does not produce a refusal report.
+        broken to tell), `mr_images` MR images where a bundle for them serves, so that an MR or CT study without a
+        model for it does not produce a refusal report.
         """
-        if self.knees:
+        if self.knees or self.volumes:
             return StudyStatus.SCORED
-        return StudyStatus.REFUSED if self.radiographs else StudyStatus.NOTHING_TO_SCORE
+        return StudyStatus.REFUSED if self.radiographs or self.mr_images else StudyStatus.NOTHING_TO_SCORE

@@ -15,7 +15,7 @@ PACKAGES = ("inference", "dicom_templates", "plugin", "training")
 # package -> the modules of ours that it may import besides its own; a trailing dot means everything below.
 ARROWS: dict[str, tuple[str, ...]] = {
     "inference": (),
-    "dicom_templates": ("inference.findings", "inference.errors"),
+    "dicom_templates": ("inference.findings", "inference.mr_findings", "inference.errors"),
     "plugin": ("inference.", "dicom_templates."),
     "training": ("inference.",),
 }

@@ -1,0 +1,154 @@
+"""bundle.json of a bundle for knee MRI, tasks "jsn_progression" and "womac_pain", read without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.bundle_files import device_uid, flag, positive, read_values, text, verify
+from inference.errors import BundleError
+from inference.findings import ModelIdentity
+from inference.volumes import VolumeSpec
+
+FORMAT = 1
+TASKS: Mapping[str, str] = {
+    "progression_abs": "jsn_progression",
+    "progression_rel": "jsn_progression",
+    "womac_pain_binary": "womac_pain",
+    "womac_pain_class": "womac_pain",
+}
+CLINICAL = ("age", "sex", "bmi", "height", "weight", "mjsw", "kl", "womac_pain", "injury", "surgery")
+METHOD = "Venn-Abers, by patient"
+SCORES = 1001  # of the calibration's tables: thousandths from 0 to 1
+_KEYS = (
+    *("format", "name", "version", "task", "target", "classes", "synthetic", "backbone", "volume", "network"),
+    *("calibration", "files", "probe", "terms"),
+)
+
+
+@dataclass(frozen=True)
+class SliceManifest:
+    """The typed contents of bundle.json.
+
+    `target` of TASKS and its `classes` in words, the last one asked for; `backbone`, `settings` and `input` as in
+    PainManifest; `volume` decides the slices. `network` is a SliceNetSpec as plain values, `networks` how many there
+    are, `temperature` and `threshold` theirs (None with more than two classes). `calibration_patients` and
+    `calibration_rows` made the intervals; `probe_tolerance` is a probability.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    task: str
+    target: str
+    classes: tuple[str, ...]
+    synthetic: bool
+    backbone: str
+    settings: Mapping[str, Any]
+    input: Mapping[str, Any]
+    volume: VolumeSpec
+    network: Mapping[str, Any]
+    clinical: tuple[str, ...]
+    networks: int
+    temperature: float
+    threshold: float | None
+    calibration_patients: int
+    calibration_rows: int
+    files: Mapping[str, str]
+    probe_tolerance: float
+    licence: str
+    deployed_use: bool
+    digest: str
+    metrics: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "SliceManifest":
+        """Read and check `folder`/bundle.json; the weights are not looked at.
+
+        Raises:
+            BundleError: missing, not JSON, another format or task, or a key or value that does not fit; says which.
+        """
+        values, digest = read_values(folder, _KEYS, FORMAT)
+        try:
+            return cls._typed(folder, values, digest)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise BundleError(
+                f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
+            ) from error
+
+    @classmethod
+    def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "SliceManifest":
+        backbone, network, terms = (values[name] for name in ("backbone", "network", "terms"))
+        target, classes = text(values, "target"), tuple(values["classes"])
+        if TASKS.get(target) != values["task"]:
+            raise ValueError(f"task {values['task']!r} with the target {target!r}")
+        if not 2 <= len(classes) <= 10 or not all(isinstance(name, str) and name.isascii() for name in classes):
+            raise ValueError(f"classes {classes!r} are not two to ten texts")
+        clinical = tuple(network["spec"]["clinical"])
+        if len(set(clinical)) != len(clinical) or not set(clinical) <= set(CLINICAL):
+            raise ValueError(f"clinical variables {clinical!r} are not known")
+        if target.startswith("womac") and "womac_pain" in clinical:
+            raise ValueError("WOMAC pain is among the variables where it is the target")
+        networks, threshold = network["count"], network["threshold"]
+        if not isinstance(networks, int) or isinstance(networks, bool) or not 1 <= networks <= 64:
+            raise ValueError(f"{networks!r} networks")
+        if (threshold is None) is (len(classes) == 2) or (threshold is not None and not 0 <= float(threshold) <= 1):
+            raise ValueError(f"threshold {threshold!r} of {len(classes)} classes")
+        if "weights.safetensors" not in values["files"] or "probe.safetensors" not in values["files"]:
+            raise ValueError("files must list weights.safetensors and probe.safetensors")
+        return cls(
+            folder=folder,
+            name=text(values, "name"),
+            version=text(values, "version"),
+            task=TASKS[target],
+            target=target,
+            classes=classes,
+            synthetic=flag(values, "synthetic"),
+            backbone=str(backbone["name"]),
+            settings=dict(backbone["settings"]),
+            input=dict(backbone["input"]),
+            volume=VolumeSpec.from_json(values["volume"]),
+            network=dict(network["spec"]),
+            clinical=clinical,
+            networks=networks,
+            temperature=positive(network, "temperature", most=100),
+            threshold=None if threshold is None else float(threshold),
+            calibration_patients=int(values["calibration"]["patients"]),
+            calibration_rows=int(values["calibration"]["rows"]),
+            files=dict(values["files"]),
+            probe_tolerance=positive(values["probe"], "tolerance", most=0.1),
+            licence=str(terms["licence"]),
+            deployed_use=flag(terms, "deployed_use"),
+            digest=digest,
+            metrics=values.get("metrics", {}),
+            training=values.get("training", {}),
+        )
+
+    def verify_files(self) -> None:
+        """Compare every listed file with its hash.
+
+        Raises:
+            BundleError: a file is missing or has other contents; names the file.
+        """
+        verify(self.folder, self.files)
+
+    def identity(self) -> ModelIdentity:
+        """Who speaks in a report; the parameters tell what was read, learnt, and how the interval is made."""
+        spec = self.volume
+        used = (
+            f"target={self.target}; sequence={spec.sequence.value}; slices={spec.slices} {spec.choice}; "
+            f"backbone={self.backbone}; networks={self.networks}; clinical={','.join(self.clinical) or 'none'}; "
+            f"interval method={METHOD} ({self.calibration_patients} patients)"
+        )
+        if self.threshold is not None:
+            used += f"; threshold={self.threshold:.4f}"
+        return ModelIdentity(
+            name=self.name,
+            version=self.version,
+            task=self.task,
+            device_uid=device_uid(self.files["weights.safetensors"]),
+            digest=self.digest,
+            parameters=used,
+            synthetic=self.synthetic,
+        )
