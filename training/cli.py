@@ -1,6 +1,7 @@
 """`genu-train`: its commands.
 
-dicomize | index | cohort | synth | embed | grade | fit | evaluate | report | export | finder | robustness | acceptance.
+dicomize | index | cohort | synth | embed | grade | search | fit | evaluate | report | export | finder | robustness |
+acceptance.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from training import (
     preprocess_cli,
     report_cli,
     robustness_cli,
+    search_cli,
     slice_cli,
     synth_cli,
     uncertainty_cli,
@@ -77,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     cohort_cli.add_command(commands)
     preprocess_cli.add_command(commands)
     report_cli.add_command(commands)
+    search_cli.add_command(commands)
     synth_cli.add_command(commands)
     uncertainty_cli.add_command(commands)
     return result

@@ -66,7 +66,7 @@ def read_config(path: Path) -> RunConfig:
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path} is not valid TOML: {error}.") from error
     try:
-        members = tuple(_member(member) for member in values.pop("member"))
+        members = tuple(member_of(member) for member in values.pop("member"))
         config = RunConfig(members=members, **values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {error}; compare with training/kl.toml.") from error
@@ -81,7 +81,12 @@ def read_config(path: Path) -> RunConfig:
     return config
 
 
-def _member(values: Mapping[str, Any]) -> MemberConfig:
+def member_of(values: Mapping[str, Any]) -> MemberConfig:
+    """A network from its table of a TOML file.
+
+    Raises:
+        KeyError, TypeError, ValueError: a key is missing or unknown, or a value cannot be.
+    """
     spec = dict(values["spec"])
     spec = {name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()}
     if "canonical_side" in spec:
