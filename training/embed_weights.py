@@ -3,11 +3,12 @@
 import hashlib
 import re
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from inference.backbones import InputSpec, entry
-from inference.errors import BundleError, DataError
+from inference.errors import BundleError, DataError, UsageError
 from inference.frozen import FrozenBackbone, load_frozen, ready, weights_file
 from inference.members import load_member
 from training.tflite_weights import load_into, read_folded
@@ -43,6 +44,49 @@ def load_weights(name: str, weights: str | None) -> tuple[FrozenBackbone, str]:
     if not HUB.fullmatch(chosen):
         raise DataError(f"there are no weights at {chosen}: give a folder, or OWNER/NAME on the Hugging Face hub.")
     return load_frozen(name, _fetch(chosen)), chosen
+
+
+class Embedded(Protocol):
+    """What was computed says by which weights."""
+
+    @property
+    def backbone(self) -> str:
+        """Of the table in inference.backbones."""
+
+    @property
+    def weights(self) -> str:
+        """What they are called."""
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of what was read."""
+
+
+def weights_again(spec: Embedded, weights: str | None) -> FrozenBackbone:
+    """The weights that embeddings or slice features were made with.
+
+    Args:
+        spec: of the embeddings. weights: as for `load_weights`; None for those that `spec` names, if they can be had.
+
+    Raises:
+        UsageError: they lay on a disk, and have to be named.
+        DataError: other weights lie there, or none.
+        BundleError: as `load_weights`.
+    """
+    chosen = weights
+    if chosen is None and entry(spec.backbone).family == "bundle":
+        chosen = "#" + spec.weights.partition("#")[2]
+    elif chosen is None:
+        if not HUB.fullmatch(spec.weights):
+            raise UsageError(f"the embeddings were made with {spec.weights!r} on a disk: name it with --weights PATH.")
+        chosen = spec.weights
+    backbone, called = load_weights(spec.backbone, chosen)
+    if backbone.digest != spec.weights_digest:
+        raise DataError(
+            f"{called} is not what the embeddings were made with ({spec.weights}): SHA-256 {backbone.digest[:12]}... "
+            f"instead of {spec.weights_digest[:12]}...; name the right one with --weights."
+        )
+    return backbone
 
 
 def _fetch(chosen: str) -> Path:

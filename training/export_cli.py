@@ -1,9 +1,12 @@
 """`genu-train export --system`: a system of a cross-validated run as a bundle that the service loads."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from inference.errors import UsageError
+
+_CLASSES = "classification"
 
 
 def add_options(export: argparse.ArgumentParser) -> None:
@@ -29,9 +32,8 @@ def is_system(run: Path, system: str | None) -> bool:
     if kind is None and system is not None:
         raise UsageError(f"--system {system}: {run} is no cross-validated run; leave it away for the KL grader.")
     if kind is not None and system is None:
-        from training.pain_export import exportable
-
-        raise UsageError(f"{run} has several systems: name one with --system: {', '.join(exportable(run)) or 'none'}.")
+        able = ", ".join(_exportable(run, kind)) or "none"
+        raise UsageError(f"{run} has several systems: name one with --system: {able}.")
     return kind is not None
 
 
@@ -39,8 +41,14 @@ def export(options: argparse.Namespace) -> None:
     """Write the bundle.
 
     Raises:
-        UsageError, DataError, BundleError: as `training.pain_export.export_run`.
+        UsageError, DataError, BundleError: as `training.pain_export.export_run` and
+            `training.slice_export.export_slices`.
     """
+    from training.cv_evidence import kind_of
+
+    if kind_of(options.run) == _CLASSES:
+        _export_slices(options)
+        return
     from training.pain_export import export_run
 
     bundle = export_run(
@@ -57,5 +65,36 @@ def export(options: argparse.Namespace) -> None:
         f"{manifest.name} {manifest.version} in {options.out}, digest {manifest.digest[:12]}{mark}; "
         f"interval {interval.low:+.1f} to {interval.high:+.1f} points ({interval.coverage:.0%})"
     )
-    if not manifest.deployed_use:
-        print(f"its terms exclude use in a running service ({manifest.licence}): see allow_undeployed_bundles")
+    _say_terms(manifest.deployed_use, manifest.licence)
+
+
+def _export_slices(options: argparse.Namespace) -> None:
+    from training.slice_export import export_slices
+
+    manifest = export_slices(
+        options.run, options.system, options.out, lambda line: print(line, file=sys.stderr, flush=True),
+        weights=options.weights, name=options.name, version=options.model_version,
+    )  # fmt: skip
+    mark = ", SYNTHETIC" if manifest.synthetic else ""
+    (*_, last) = manifest.metrics["interval"]["classes"]
+    limit = "" if manifest.threshold is None else f", threshold {manifest.threshold:.3f}"
+    print(
+        f"{manifest.name} {manifest.version} in {options.out}, digest {manifest.digest[:12]}{mark}; intervals from "
+        f"{manifest.calibration_patients} patients, {last['width']:.3f} wide in the mean{limit}"
+    )
+    _say_terms(manifest.deployed_use, manifest.licence)
+
+
+def _exportable(run: Path, kind: str) -> tuple[str, ...]:
+    if kind == _CLASSES:
+        from training.slice_export import exportable as of_slices
+
+        return of_slices(run)
+    from training.pain_export import exportable
+
+    return exportable(run)
+
+
+def _say_terms(deployed_use: bool, licence: str) -> None:
+    if not deployed_use:
+        print(f"its terms exclude use in a running service ({licence}): see allow_undeployed_bundles")

@@ -92,7 +92,7 @@ def _data(facts: CardFacts) -> Iterator[str]:
         f"{training['folds']} patient-grouped folds, seed {training['seed']}. KL grades: {training['grades']}. "
         f"SHA-256 of cohort.parquet: `{training['cohort_sha256']}`."
     )
-    flow = _flow(run.cohort)
+    flow = flow_of(run.cohort)
     if flow is not None:
         yield ""
         yield "Which knees of the export they are, by the cohort's rules:"
@@ -118,7 +118,7 @@ def _model(facts: CardFacts) -> Iterator[str]:
     yield (
         f"{title_of(facts.system)}: {state}{backbone['name']} ({backbone['weights']}, licence {terms['licence']}), "
         f"input {seen}, {head['features']} features of the image{words}{also}; head `{head['kind']}`, chosen "
-        f"{_chosen(bundle['training']['chosen'])}."
+        f"{chosen(bundle['training']['chosen'])}."
     )
     change = bundle["training"]["rounding_points"]
     yield ""
@@ -137,17 +137,17 @@ def _performance(facts: CardFacts) -> Iterator[str]:
     yield f"| system | {' | '.join(_NAMES.values())} |"
     yield "|---" * (len(_NAMES) + 1) + "|"
     for row in figures["systems"]:
-        name = _plain(row["title"]) + (" (baseline)" if row["role"] == "baseline" else "")
+        name = plain(row["title"]) + (" (baseline)" if row["role"] == "baseline" else "")
         name = f"**{name}, this bundle**" if row["system"] == facts.system.system else name
         mark = " SYNTHETIC" if row["synthetic"] else ""
-        yield f"| {name}{mark} | {' | '.join(_estimate(row[key]) for key in _NAMES)} |"
+        yield f"| {name}{mark} | {' | '.join(estimated(row[key]) for key in _NAMES)} |"
     against = [row for row in figures["differences"] if row["system"] == facts.system.system]
     if against:
         yield ""
         yield f"| this bundle against | figure | difference | better |{chr(10)}|---|---|---|---|"
     for row in against:
         better = {True: "yes", False: "no", None: "not shown"}[row["better"]]
-        yield f"| `{row['against']}` | {_NAMES[row['figure']]} | {_estimate(row['difference'])} | {better} |"
+        yield f"| `{row['against']}` | {_NAMES[row['figure']]} | {estimated(row['difference'])} | {better} |"
     yield ""
 
 
@@ -167,8 +167,8 @@ def _subgroups(facts: CardFacts) -> Iterator[str]:
         told = "none" if inside is None else _share(inside["coverage"], inside["coverage_95"])
         few = " (few)" if row["few"] else ""
         yield (
-            f"| {row['factor']}: {_plain(row['group'])}{few} | {row['patients']} | {row['knees']} "
-            f"| {_estimate(row['truth'])} | {_estimate(row['signed_error'])} | {told} |"
+            f"| {row['factor']}: {plain(row['group'])}{few} | {row['patients']} | {row['knees']} "
+            f"| {estimated(row['truth'])} | {estimated(row['signed_error'])} | {told} |"
         )
     yield ""
 
@@ -198,14 +198,15 @@ def _hashes(facts: CardFacts) -> Iterator[str]:
     yield ""
 
 
-def _estimate(values: Sequence[float | None] | None) -> str:
+def estimated(values: Sequence[float | None] | None) -> str:
+    """A figure with its interval, to two digits."""
     if values is None or values[0] is None:
         return "none"
     value, low, high = (*values, None, None)[:3]
     return f"{value:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A value from data as text in a cell of a table, whatever stands in it."""
     shown = "".join(f"\\{char}" if char in "\\`*[]|#" else char for char in " ".join(text.split()))
     return shown.replace("&", "&amp;").replace("<", "&lt;")
@@ -217,12 +218,13 @@ def _share(value: float | None, interval: Sequence[float] | None) -> str:
     return f"{value:.1%}" + ("" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})")
 
 
-def _chosen(values: Mapping[str, Any]) -> str:
+def chosen(values: Mapping[str, Any]) -> str:
+    """Names and values in a row."""
     told = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
     return ", ".join(told) or "without a choice"
 
 
-def _flow(cohort: Path) -> str | None:
+def flow_of(cohort: Path) -> str | None:
     """The flow table that the cohort was written with; None where it lies there no more."""
     path = cohort / "flow.md"
     return path.read_text("utf-8") if path.is_file() else None

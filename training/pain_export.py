@@ -27,7 +27,7 @@ from inference.pain_manifest import FORMAT, TASK, HeadFacts
 from training.cv_evaluate import figures_of
 from training.cv_evidence import Evidence, read_evidence
 from training.cv_run import CVRun, read
-from training.embed_weights import HUB, load_weights
+from training.embed_weights import weights_again
 from training.embeddings import EmbeddingSpec, EmbeddingStore
 from training.export import check_out, probe_crops
 from training.final_head import FINAL, JSON, FinalHead, read_head
@@ -128,26 +128,8 @@ def _source(folder: Path, system: str, weights: str | None) -> _Source:
     told = found[system].about.get("specification", store.spec.digest)
     if told != store.spec.digest:
         raise DataError(f"{store.folder} was embedded anew, in another way, since {system} was fitted: fit it again.")
-    backbone = _backbone(store.spec, weights)
+    backbone = weights_again(store.spec, weights)
     return _Source(run, evidence, found[system], head, store.spec, backbone, _texts(store, head))
-
-
-def _backbone(spec: EmbeddingSpec, weights: str | None) -> FrozenBackbone:
-    """The weights that the embeddings were made with."""
-    chosen = weights
-    if chosen is None and entry(spec.backbone).family == "bundle":
-        chosen = "#" + spec.weights.partition("#")[2]
-    elif chosen is None:
-        if not HUB.fullmatch(spec.weights):
-            raise UsageError(f"the embeddings were made with {spec.weights!r} on a disk: name it with --weights PATH.")
-        chosen = spec.weights
-    backbone, called = load_weights(spec.backbone, chosen)
-    if backbone.digest != spec.weights_digest:
-        raise DataError(
-            f"{called} is not what the embeddings were made with ({spec.weights}): SHA-256 {backbone.digest[:12]}... "
-            f"instead of {spec.weights_digest[:12]}...; name the right one with --weights."
-        )
-    return backbone
 
 
 def _texts(store: EmbeddingStore, head: FinalHead) -> torch.Tensor | None:
