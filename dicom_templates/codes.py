@@ -6,33 +6,19 @@ meaning, only retired. The documentation is made from this table: `python -m dic
 """
 
 import sys
-from dataclasses import dataclass
 
 from pydicom.sr.coding import Code
 
+from dicom_templates import mr_codes
+from dicom_templates.concept import SCHEME as SCHEME
+from dicom_templates.concept import Concept
 from dicom_templates.refusal_rows import REFUSAL_ROWS
 from inference.findings import Side
 
-SCHEME = "99GENU"
 SCHEME_NAME = "Genu knee scoring, private codes"
 SCHEME_VERSION = "1"
 SCHEME_ORGANIZATION = "Genu"
 SCHEME_UID = "2.25.335302491508763478046820237943478845436"
-
-
-@dataclass(frozen=True)
-class Concept:
-    """One row of the private table: `value` at most 16 characters (SH), `meaning` at most 64 (LO), both ASCII."""
-
-    value: str
-    meaning: str
-    used_as: str
-    definition: str
-
-    @property
-    def code(self) -> Code:
-        """The concept as a coded entry of the scheme 99GENU."""
-        return Code(self.value, SCHEME, self.meaning)
 
 
 _GRADE_WORDS = ("none", "doubtful", "minimal", "moderate", "severe")
@@ -117,6 +103,7 @@ EVIDENCE = {
     "side": Concept(
         "EV-SIDE", "Evidence for side", "name of TEXT", "Where the header or the pixels say which knee this is."
     ),
+    **mr_codes.EVIDENCE,
 }
 
 PIXEL_SPACING = Concept(
@@ -180,7 +167,7 @@ TABLE: tuple[Concept, ...] = (
     PAIN_ORIGIN,
     PAIN_FROM_IMAGE,
     RESULT_TEXT,
-    *EVIDENCE.values(),
+    *(EVIDENCE[about] for about in ("anatomy", "view", "side")),
     PIXEL_SPACING,
     INTENDED_USE,
     RESEARCH_USE,
@@ -194,7 +181,9 @@ TABLE: tuple[Concept, ...] = (
     EXTENT_STUDY,
     EXTENT_IMAGE,
     EXTENT_KNEE,
+    mr_codes.EXTENT,
     *REFUSALS.values(),
+    *mr_codes.ROWS,
 )
 
 # Standard concepts, each with the template or context group of PS3.16 that it is taken from.
@@ -203,6 +192,7 @@ IMAGING_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")  # TID 1500
 QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500
 MEASUREMENT_GROUP = Code("125007", "DCM", "Measurement Group")  # TID 1410
 PROCEDURE_REPORTED = Code("121058", "DCM", "Procedure reported")  # TID 1500
+MRI = Code("25056-3", "LN", "MRI unspecified body region")  # CID 100
 RADIOGRAPHY = Code("363679005", "SCT", "Imaging procedure")  # CID 100; stands for XR, (43468-8, LN) fails in PixelMed
 IMAGE_LIBRARY = Code("111028", "DCM", "Image Library")  # TID 1600
 IMAGE_LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")  # TID 1600
@@ -234,6 +224,7 @@ DEVICE_MODEL = Code("121015", "DCM", "Device Observer Model Name")  # TID 1004
 DEVICE_SERIAL = Code("121016", "DCM", "Device Observer Serial Number")  # TID 1004
 NO_UNITS = Code("1", "UCUM", "no units")
 PIXELS = Code("{pixels}", "UCUM", "pixels")
+SLICES = Code("{slices}", "UCUM", "slices")
 POINTS = Code("{score:0-10}", "UCUM", "points of 10")
 
 SIDES = {

@@ -44,6 +44,14 @@ HEATMAP_SERIES: Final = {
     Side.LEFT: SeriesKind("heatmap-left", 9903, "Genu AI heatmap LEFT knee (RESEARCH)", "OT"),
 }
 CARD_SERIES: Final = SeriesKind("card", 9904, "Genu AI refusal card (RESEARCH)", "OT")
+FRAMES_SERIES: Final = {
+    Side.RIGHT: SeriesKind("mr-heatmap-right", 9905, "Genu AI MR heatmap RIGHT knee (RESEARCH)", "OT"),
+    Side.LEFT: SeriesKind("mr-heatmap-left", 9906, "Genu AI MR heatmap LEFT knee (RESEARCH)", "OT"),
+}
+MAP_SERIES: Final = {
+    Side.RIGHT: SeriesKind("mr-map-right", 9907, "Genu AI MR map RIGHT knee (RESEARCH)", "MR"),
+    Side.LEFT: SeriesKind("mr-map-left", 9908, "Genu AI MR map LEFT knee (RESEARCH)", "MR"),
+}
 
 
 def derived_uid(*parts: str) -> UID:
@@ -75,16 +83,17 @@ def series_uid(kind: SeriesKind, study_uid: str, models: Iterable[ModelIdentity]
     )
 
 
-def tracking_uid(header: Dataset, side: Side, study_uid: str) -> UID:
+def tracking_uid(header: Dataset, side: Side, study_uid: str, *what: str) -> UID:
     """The Tracking Unique Identifier of a knee: stable for one patient and side over studies, models and software.
 
-    The patient is known by Patient ID with its issuer; without a Patient ID the study stands in.
+    The patient is known by Patient ID with its issuer; without a Patient ID the study stands in. `what` tells several
+    results of one knee apart.
     """
     patient_id = raw_text(header, "PatientID")
     if not patient_id:
-        return lasting_uid("tracking", "study", study_uid, side.value)
+        return lasting_uid("tracking", "study", study_uid, side.value, *what)
     issuer = raw_text(header, "IssuerOfPatientID")
-    return lasting_uid("tracking", "patient", issuer.hex(), patient_id.hex(), side.value)
+    return lasting_uid("tracking", "patient", issuer.hex(), patient_id.hex(), side.value, *what)
 
 
 def content_digest(data: bytes) -> str:
