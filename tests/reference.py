@@ -37,15 +37,27 @@ def parsers() -> tuple[argparse.ArgumentParser, ...]:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The commands of a parser by name; argparse offers no public way to them."""
-    (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(action.choices)
+    """The commands of a parser by name, as in "readers draw"; argparse offers no public way to them."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in _groups(parser):
+        for name, command in action.choices.items():
+            below = subcommands(command)
+            found |= {f"{name} {one}": two for one, two in below.items()} or {name: command}
+    return found
 
 
 def summaries(parser: argparse.ArgumentParser) -> dict[str, str]:
     """The sentence that a parser says of each of its commands."""
-    (action,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    return {choice.dest: choice.help or "" for choice in action._choices_actions}
+    found: dict[str, str] = {}
+    for action in _groups(parser):
+        for choice in action._choices_actions:
+            below = summaries(action.choices[choice.dest])
+            found |= {f"{choice.dest} {one}": text for one, text in below.items()} or {choice.dest: choice.help or ""}
+    return found
+
+
+def _groups(parser: argparse.ArgumentParser) -> list[argparse._SubParsersAction]:
+    return [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
 
 
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:

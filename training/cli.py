@@ -27,6 +27,7 @@ from training import (
     index_cli,
     markers_cli,
     preprocess_cli,
+    readers_cli,
     report_cli,
     robustness_cli,
     search_cli,
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     robustness_cli.add_command(commands)
     cohort_cli.add_command(commands)
     preprocess_cli.add_command(commands)
+    readers_cli.add_command(commands)
     report_cli.add_command(commands)
     search_cli.add_command(commands)
     synth_cli.add_command(commands)
