@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Final
 
 from pydicom.charset import python_encoding
@@ -11,6 +12,8 @@ from inference.errors import GenuError
 from training.index_columns import Kind
 
 _MOST_CACHED: Final = 20_000
+_LONGEST_CACHED: Final = 256  # bytes; longer values are made anew
+_MOST_CHARSETS: Final = 16
 _ESCAPE: Final = b"\x1b"
 _uid = re.compile(rb"[0-9]+(?:\.[0-9]+)+").fullmatch
 _uids = re.compile(rb"[0-9.\\]*").fullmatch
@@ -44,7 +47,7 @@ class Text:
         return raw.decode(encoding)
 
 
-Converter = Callable[[bytes, Text], object]
+Convert = Callable[[bytes], object]
 
 
 def is_uid(raw: bytes) -> bool:
@@ -60,33 +63,47 @@ def code(parts: list[bytes], text: Text) -> dict[str, str] | None:
     return {"value": value, "scheme": scheme, "meaning": meaning} if value or meaning else None
 
 
-def _cached(convert: Callable[[bytes], object]) -> Converter:
-    known: dict[bytes, object] = {}
+class _Known(dict[bytes, object]):
+    """Values by their bytes, which the files of a study repeat; forgotten when they are many."""
 
-    def look_up(raw: bytes, _: Text) -> object:
-        try:
-            return known[raw]
-        except KeyError:
-            if len(known) >= _MOST_CACHED:
-                known.clear()
-            value = known[raw] = convert(raw)
-            return value
+    def __init__(self, convert: Convert) -> None:
+        super().__init__()
+        self._convert = convert
 
-    return look_up
+    def __missing__(self, raw: bytes) -> object:
+        value = self._convert(raw)
+        if len(raw) <= _LONGEST_CACHED:
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[raw] = value
+        return value
+
+
+def known(convert: Convert) -> Convert:
+    """The same conversion, remembered by its bytes."""
+    return _Known(convert).__getitem__
 
 
 def _plain_text(raw: bytes) -> str | None:
     return raw.decode("ascii").rstrip(" \0") or None
 
 
-def _identifier(raw: bytes, _: Text) -> str | None:
+def _identifier(raw: bytes) -> str | None:
     stripped = raw.rstrip(b"\0 ")
     if _uids(stripped) is None:
         raise OddError
     return stripped.decode("ascii") or None
 
 
-def _described(raw: bytes, text: Text) -> str | None:
+def required_uid(raw: bytes) -> str:
+    """One UID, as every image has it; OddError when it is none."""
+    stripped = raw.rstrip(b"\0 ")
+    if not is_uid(stripped):
+        raise OddError
+    return stripped.decode("ascii")
+
+
+def _described(text: Text, raw: bytes) -> str | None:
     decoded = text.decode(raw)
     if "\\" in decoded:
         return "\\".join(part.rstrip("\0 ") for part in decoded.split("\\")) or None
@@ -125,13 +142,19 @@ def _number_value(raw: bytes) -> float | None:
     return None if found is None else found[0]
 
 
-CONVERTERS: dict[tuple[Kind, str], Converter] = {
-    (Kind.TEXT, "UI"): _identifier,
-    **{(Kind.TEXT, vr): _cached(_plain_text) for vr in ("AS", "CS", "DA", "DT", "TM")},
-    (Kind.TEXT, "LO"): _described,
-    (Kind.TEXT, "SH"): _described,
-    (Kind.WHOLE, "US"): _cached(_word_value),
-    (Kind.WHOLE, "IS"): _cached(_whole_value),
-    (Kind.NUMBER, "DS"): _cached(_number_value),
-    (Kind.NUMBERS, "DS"): _cached(_number_list),
+_uid_known, _text_known = known(_identifier), known(_plain_text)
+_CONVERTERS: dict[tuple[Kind, str], Convert] = {
+    (Kind.TEXT, "UI"): _uid_known,
+    **dict.fromkeys(((Kind.TEXT, vr) for vr in ("AS", "CS", "DA", "DT", "TM")), _text_known),
+    (Kind.WHOLE, "US"): known(_word_value),
+    (Kind.WHOLE, "IS"): known(_whole_value),
+    (Kind.NUMBER, "DS"): known(_number_value),
+    (Kind.NUMBERS, "DS"): known(_number_list),
 }
+
+
+@lru_cache(maxsize=_MOST_CHARSETS)
+def converters(charset: bytes) -> dict[tuple[Kind, str], Convert]:
+    """What makes a value of its bytes, by kind of column and VR, in a data set of this Specific Character Set."""
+    described = known(partial(_described, Text(charset)))
+    return {**_CONVERTERS, (Kind.TEXT, "LO"): described, (Kind.TEXT, "SH"): described}
