@@ -26,7 +26,7 @@ from training.slice_fit import SliceFitConfig
 from training.slice_store import FEATURES, SERIES, SPEC, SliceSpec
 from training.slice_systems import chosen_systems
 
-PATIENTS = 40  # each with two knees
+PATIENTS = 32  # each with two knees
 FOLDS = 4
 
 
@@ -64,7 +64,7 @@ def made_slice_run(folder: Path, made: MadeSlices = MadeSlices()) -> tuple[Path,
     files = [f"{uid}.safetensors" for uid in table["SeriesInstanceUID"]]
     table.select("SeriesInstanceUID", "side").with_columns(pl.Series("file", files)).write_parquet(store / SERIES)
     (store / SPEC).write_text(json.dumps(spec.to_json()), "utf-8")
-    quick = SliceFitConfig(epochs=6, patience=3, seeds=2, batch=32, inner=4)
+    quick = SliceFitConfig(epochs=4, patience=3, seeds=2, batch=32, inner=4)
     run = slice_run.create(
         folder / "run", folder / "cohort", store, target=made.target, sequence=made.sequence.name, folds=FOLDS,
         config=quick,
@@ -93,7 +93,7 @@ def _cohort(made: MadeSlices, spot: np.ndarray, rng: np.random.Generator) -> pl.
     return pl.DataFrame({
         "knee": [f"{uid}/{side}/V00-V01" for uid, side in zip(series, sides, strict=True)],
         "SeriesInstanceUID": series, "PatientID": [f"P{number // 2}" for number in range(count)], "side": sides,
-        "sequence": made.sequence.name, "age": rng.normal(60, 9, count).round(), "sex": ["M", "M", "F", "F"] * 20,
+        "sequence": made.sequence.name, "sex": ["M", "M", "F", "F"] * (PATIENTS // 2), "age": rng.normal(60, 9, count),
         "bmi": rng.normal(28, 4, count), "height": rng.normal(1.7, 0.1, count), "weight": rng.normal(82, 12, count),
         "mjsw": rng.normal(4, 1, count), "kl": rng.integers(0, 5, count), "womac_pain": rng.integers(0, 21, count),
         made.target: three if made.target == "womac_pain_class" else binary,

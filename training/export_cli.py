@@ -71,10 +71,11 @@ def export(options: argparse.Namespace) -> None:
 def _export_slices(options: argparse.Namespace) -> None:
     from training.slice_export import export_slices
 
-    manifest = export_slices(
+    bundle = export_slices(
         options.run, options.system, options.out, lambda line: print(line, file=sys.stderr, flush=True),
         weights=options.weights, name=options.name, version=options.model_version,
     )  # fmt: skip
+    manifest = bundle.manifest
     mark = ", SYNTHETIC" if manifest.synthetic else ""
     (*_, last) = manifest.metrics["interval"]["classes"]
     limit = "" if manifest.threshold is None else f", threshold {manifest.threshold:.3f}"

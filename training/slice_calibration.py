@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from sklearn.isotonic import isotonic_regression
+from scipy.optimize import isotonic_regression
 
 from inference.errors import DataError
 from inference.venn_abers import P0, P1, SCORES, VennAbers
@@ -77,8 +77,8 @@ def _tables(places: Ints, labels: Floats, weights: Floats) -> tuple[Floats, Floa
             total[score] += 1
             positive[score] += label
             there = np.flatnonzero(total)
-            fitted = isotonic_regression(positive[there] / total[there], sample_weight=total[there])
-            found[label, score] = fitted[np.searchsorted(there, score)]
+            fitted = isotonic_regression(positive[there] / total[there], weights=total[there])
+            found[label, score] = fitted.x[np.searchsorted(there, score)]
     # Rising by theory; sums of floating point numbers may fall in the last digit.
     found = np.maximum.accumulate(np.clip(found, 0, 1), axis=1)
     return found[0], np.maximum(found[0], found[1])

@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from inference.backbones import entry
 from inference.errors import DataError, UsageError
 from inference.frozen import FrozenBackbone, rebuild, weights_of
-from inference.slice_features import slice_features
-from inference.slice_manifest import FORMAT, METHOD, TASKS, SliceManifest
+from inference.slice_bundle import SliceBundle, SliceNetwork
+from inference.slice_manifest import FORMAT, METHOD, TASKS
 from training.cv_evaluate import figures_of
 from training.cv_evidence import Evidence, read_evidence
 from training.embed_weights import weights_again
@@ -70,7 +70,7 @@ class _Source:
 def export_slices(
     run: Path, system: str, out: Path, say: Say, *, weights: str | None = None, name: str | None = None,
     version: str = "0.1.0",
-) -> SliceManifest:  # fmt: skip
+) -> SliceBundle:  # fmt: skip
     """Write the bundle into `out`, replacing what is there, and load it again as the service would.
 
     Args:
@@ -96,13 +96,12 @@ def export_slices(
     part.mkdir(parents=True)
     try:
         _write(source, part, called, version)
-        manifest = SliceManifest.read(part)
-        manifest.verify_files()
+        bundle = SliceBundle.load(part, "cpu")
         shutil.rmtree(out, ignore_errors=True)
         part.replace(out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return SliceManifest.read(out)
+    return replace(bundle, manifest=replace(bundle.manifest, folder=out))
 
 
 def exportable(run: Path) -> tuple[str, ...]:
@@ -137,7 +136,7 @@ def _source(folder: Path, name: str, weights: str | None, say: Say) -> _Source:
 
 
 def _write(source: _Source, folder: Path, name: str, version: str) -> None:
-    slices, clinical = probe_slices(source.spec.volume), probe_clinical(source.nets.spec.clinical)
+    slices, clinical = probe_slices(source.spec.volume), probe_clinical(source.nets.spec.clinical).astype(np.float64)
     state, rounding = _weights(source, folder, slices, clinical)
     backbone = rebuild(source.spec.backbone, source.backbone.settings, state, folder)
     scored = source.scored
@@ -147,8 +146,8 @@ def _write(source: _Source, folder: Path, name: str, version: str) -> None:
     save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "weights.safetensors")
     probe = {
         "slices": torch.from_numpy(slices),
-        "clinical": torch.from_numpy(clinical),
-        "probabilities": torch.from_numpy(_probabilities(source, backbone, slices, clinical)),
+        "clinical": torch.from_numpy(clinical).float(),
+        "probabilities": torch.from_numpy(_network(source, backbone).probabilities(slices, clinical)),
     }
     save_file(probe, folder / "probe.safetensors")
     files = {
@@ -230,13 +229,9 @@ def _figures(source: _Source) -> Mapping[str, Any]:
     return next(dict(row) for row in rows if row["system"] == source.found.system)
 
 
-def _probabilities(
-    source: _Source, backbone: FrozenBackbone, slices: np.ndarray[Any, Any], clinical: np.ndarray[Any, Any]
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(P, K) before calibration, of one knee with each row of clinical variables."""
-    features = slice_features(backbone, slices)
-    repeated = np.repeat(features[None], len(clinical), axis=0)
-    return source.nets.model.probabilities(repeated, clinical.astype(np.float64))
+def _network(source: _Source, backbone: FrozenBackbone) -> SliceNetwork:
+    model = source.nets.model
+    return SliceNetwork(backbone, model.nets, model.offsets, model.temperature)
 
 
 def _weights(
@@ -250,7 +245,7 @@ def _weights(
     half = {name: value.half() if value.is_floating_point() else value for name, value in whole.items()}
     settings = source.backbone.settings
     before, after = (
-        _probabilities(source, rebuild(source.spec.backbone, settings, state, folder), slices, clinical)
+        _network(source, rebuild(source.spec.backbone, settings, state, folder)).probabilities(slices, clinical)
         for state in (whole, half)
     )
     change = float(np.abs(after - before).max())

@@ -1,6 +1,7 @@
 """Export of systems on knee MRI: intervals by Venn-Abers, the threshold, the bundle, the card, what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,17 @@ from safetensors.numpy import load_file
 from sklearn.isotonic import IsotonicRegression
 
 from inference.errors import BundleError, DataError
+from inference.slice_bundle import SliceBundle
+from inference.slice_features import slice_features
 from inference.slice_manifest import SliceManifest
 from inference.venn_abers import P0, P1, SCORES, VennAbers
 from tests.slice_runs import FOLDS, PATIENTS, MadeSlices, made_slice_run, slice_bundle
+from training import slice_run
 from training.cli import main
+from training.embed_weights import load_weights
 from training.slice_calibration import Scored, calibrate, choose_threshold, interval_figures, tables_of
+from training.slice_final import final_nets
+from training.slice_systems import systems
 
 
 def scored(patients: int, seed: int, classes: int = 2, each: int = 2) -> Scored:
@@ -154,16 +161,15 @@ def test_tables_that_cannot_be_are_refused() -> None:
             VennAbers.of(tables, 2)
     with pytest.raises(BundleError, match="shape"):
         VennAbers.of({P0: good[P0]}, 2)
-    tables = VennAbers.of(good, 2)
     for probabilities in ([0.5, 0.5, 0.0], [np.nan, 0.5], [1.5, -0.5]):
         with pytest.raises(ValueError, match="probabilities"):
-            tables.interval(np.array(probabilities))
+            VennAbers.of(good, 2).interval(np.array(probabilities))
 
 
 def test_what_is_exported_is_what_the_run_says() -> None:
     bundle = slice_bundle()
-    manifest = SliceManifest.read(bundle)
-    manifest.verify_files()
+    loaded = SliceBundle.load(bundle, "cpu")
+    manifest = loaded.manifest
     assert (manifest.task, manifest.target) == ("jsn_progression", "progression_abs")
     assert manifest.synthetic
     assert manifest.name == "genu-mri-progression-abs-cor-iw-tse-image-header"
@@ -180,6 +186,17 @@ def test_what_is_exported_is_what_the_run_says() -> None:
     assert np.isfinite(probe["clinical"][0]).all()
     np.testing.assert_allclose(probe["probabilities"].sum(axis=1), 1, atol=1e-6)
     assert manifest.training["rounding"] <= 0.002
+    # The served network answers as the fitted one does, whoever the person is.
+    backbone, _ = load_weights("efficientnet_b0", str(bundle.parent / "efficientnet_b0"))
+    run = slice_run.read(bundle.parent / "run")
+    (system,) = (each for each in systems(run.target) if each.name == "image_header")
+    fitted = final_nets(run, system, lambda _: None).model
+    people = np.random.default_rng(0).normal((60, 0.5, 28, 1.7, 80), (9, 0.5, 4, 0.1, 12), (20, 5))
+    people[::3, 2] = np.nan
+    seen = np.repeat(slice_features(backbone, probe["slices"])[None], len(people), axis=0)
+    served = loaded.network.probabilities(probe["slices"], people)
+    np.testing.assert_allclose(served, fitted.probabilities(seen, people), atol=2e-3)
+    assert np.ptp(served[:, 1]) > 0.004
     assert set(manifest.metrics) == {"threshold", "interval", "system"}
     card = (bundle / "MODEL_CARD.md").read_text("utf-8")
     assert "SYNTHETIC: RANDOM WEIGHTS OR MADE KNEES" in card
@@ -196,7 +213,7 @@ def test_the_same_run_gives_the_same_bytes_and_is_not_fitted_again(
     words = ["export", "--run", str(run), "--system", "image", "--weights", str(weights)]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
     said = capsys.readouterr()
-    assert "fitting on all 80 rows" in said.err
+    assert "fitting on all 64 rows" in said.err
     assert "SYNTHETIC" in said.out
 
     def refused(*_: object, **__: object) -> None:
@@ -217,30 +234,32 @@ def test_the_same_run_gives_the_same_bytes_and_is_not_fitted_again(
 
 
 def test_what_cannot_be_exported_says_what_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, weights = made_slice_run(tmp_path, MadeSlices(system="image", slices=2))
+    made = slice_bundle().parent
+    shutil.copytree(made / "run", tmp_path / "run")
+    run, weights = tmp_path / "run", made / "efficientnet_b0"
 
     def refusal(*words: str) -> str:
         assert main(["export", "--run", str(run), "--out", str(tmp_path / "out"), *words]) == 2
         return capsys.readouterr().err
 
-    assert "name one with --system: image" in refusal()
+    assert "name one with --system: image_header" in refusal()
     assert "sees no slices" in refusal("--system", "kl_only")
-    assert "can be exported: image." in refusal("--system", "image_clinical")
-    assert "--weights" in refusal("--system", "image")
+    assert "can be exported: image_header." in refusal("--system", "image_clinical")
+    assert "--weights" in refusal("--system", "image_header")
     other = tmp_path / "other"
     other.mkdir()
     for path in weights.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
     config = json.loads((other / "config.json").read_text("utf-8"))
     (other / "config.json").write_text(json.dumps({**config, "changed": True}), "utf-8")
-    assert "is not what the embeddings were made with" in refusal("--system", "image", "--weights", str(other))
+    assert "is not what the embeddings were made with" in refusal("--system", "image_header", "--weights", str(other))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("kept", "utf-8")
-    assert "not deleted" in refusal("--system", "image", "--weights", str(weights))
+    assert "not deleted" in refusal("--system", "image_header", "--weights", str(weights))
     about = json.loads((run / "run.json").read_text("utf-8"))
     (run / "run.json").write_text(json.dumps({**about, "target": "kl"}), "utf-8")
     (tmp_path / "out" / "mine.txt").unlink()
-    assert "Genu serves progression_abs" in refusal("--system", "image", "--weights", str(weights))
+    assert "Genu serves progression_abs" in refusal("--system", "image_header", "--weights", str(weights))
 
 
 def test_few_folds_and_patients_are_enough_to_export() -> None:
