@@ -23,6 +23,7 @@ from inference.sides import BOTH
 from inference.studies import derived_image, is_own_result
 
 FEWEST_SLICES = 11
+_ORIGINAL_KNEE = 2  # questions passed by an original series that its header does not say to be of another part
 _SIDE_TEXTS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
 _SIDE_KEYWORDS = ("ImageLaterality", "Laterality", "FrameLaterality", *_SIDE_TEXTS)
 _STUDY_TEXTS = frozenset({"StudyDescription", "RequestedProcedureDescription", "PerformedProcedureStepDescription"})
@@ -53,6 +54,7 @@ class PassedOver:
     """A series that is not taken, or one stack of it. `refusal` is None where another one of that knee was better.
 
     `step` counts the questions that it passed: the refusal of a study is that of the series which came farthest.
+    `side` is set where it is a refused series of the sequence that was wanted, and says of which knee.
     """
 
     series_instance_uid: str
@@ -61,6 +63,7 @@ class PassedOver:
     refusal: RefusalCode | None
     evidence: tuple[Evidence, ...]
     step: int
+    side: Side | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +120,8 @@ def _judge(stack: Stack, wanted: MRSequence, stated: Side | None) -> MRSeries | 
         return asked.answer()
     except RefusalError as error:
         code, reason = error.refusal.code, error.refusal.reason
-        return PassedOver(stack.series_instance_uid, stack.name, reason, code, tuple(asked.evidence), asked.step)
+        knee = _Asked(stack, wanted, stated).knee() if asked.step >= _ORIGINAL_KNEE else None
+        return PassedOver(stack.series_instance_uid, stack.name, reason, code, tuple(asked.evidence), asked.step, knee)
 
 
 class _Asked:
@@ -153,6 +157,15 @@ class _Asked:
             chosen_by=by,
             evidence=tuple(self.evidence),
         )
+
+    def knee(self) -> Side | None:
+        """Whose knee it is, of a series that is the one wanted but for what it was refused for; else None."""
+        try:
+            self._plane()
+            self._sequence()
+            return self._side()
+        except RefusalError:
+            return None
 
     def _original(self) -> None:
         reason = derived_image(self.header) or not_an_original(self.header)

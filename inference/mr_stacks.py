@@ -25,6 +25,7 @@ _MACROS = (
     "FrameContentSequence",
     "FrameAnatomySequence",
     "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
     "MRImageFrameTypeSequence",
     "MRTimingAndRelatedParametersSequence",
     "MREchoSequence",

@@ -1,6 +1,7 @@
 """A study in, its findings out: selection, pixels, knees and sides, preprocessing, networks, explanation.
 
-Images are decoded one after another and knees go through the grader's networks in one batch per study.
+Images are decoded one after another and knees go through the grader's networks in one batch per study; MR images are
+left to `inference.mr_scoring` where a bundle for them serves.
 """
 
 from collections.abc import Sequence
@@ -31,10 +32,15 @@ from inference.findings import (
 from inference.installed import installed
 from inference.limits import DEFAULT_LIMITS, Limits
 from inference.markers import MarkerReader
+from inference.mr_choice import mr_instances
+from inference.mr_scoring import looked_at, score_mr
+from inference.mr_stacks import MR_CLASSES
 from inference.pain import PainBundle
 from inference.pain_manifest import PainManifest
 from inference.pixels import load_display
 from inference.reading import StudyInput
+from inference.slice_bundle import SliceBundle
+from inference.slice_manifest import SliceManifest
 from inference.studies import Candidate, select, source_of
 from inference.unlike import asked, unlike_training
 
@@ -50,12 +56,13 @@ class _Cut:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Scores studies with the bundles it was given; `reader` finds knees and letters on films."""
+    """Scores studies with the bundles it was given; `reader` finds knees and letters on films, `slices` read MR."""
 
     bundle: Bundle
     reader: FilmReader
     limits: Limits = DEFAULT_LIMITS
     pain: PainBundle | None = None
+    slices: tuple[SliceBundle, ...] = ()
 
     @classmethod
     def load(
@@ -69,27 +76,32 @@ class Predictor:
         """Load the bundles, each checked against its stored probe.
 
         Args:
-            folders: bundle folders, at most one of each task: "kl" (the one that ships where none is named), "pain".
+            folders: bundle folders, at most one of each task: "kl" (the one that ships where none is named), "pain";
+                of those for knee MRI one for each outcome and sequence.
             threads: of the networks on the CPU; None leaves torch's choice.
             limits: for reading files.
             allow_undeployed: load bundles although the terms of their weights exclude use in a running service.
 
         Raises:
-            BundleError: a bundle does not load, has a task that is not known, is the second of its task, or must not
-                be used here.
+            BundleError: a bundle does not load, has a task that is not known, answers what another one answers, or
+                must not be used here.
         """
         if threads is not None:
             torch.set_num_threads(threads)
         grader, *others = installed(folders, allow_undeployed=allow_undeployed)
         pain = [PainBundle.load(manifest.folder) for manifest in others if isinstance(manifest, PainManifest)]
         reader = FilmReader(Finder.load(), MarkerReader.load())
-        return cls(Bundle.load(grader.folder), reader, limits, pain[0] if pain else None)
+        slices: list[SliceBundle] = []
+        for manifest in others:
+            if isinstance(manifest, SliceManifest):
+                slices.append(SliceBundle.load(manifest.folder).sharing(slices))
+        return cls(Bundle.load(grader.folder), reader, limits, pain[0] if pain else None, tuple(slices))
 
     @property
     def identities(self) -> tuple[ModelIdentity, ...]:
         """Who speaks in the reports."""
-        grader = self.bundle.manifest.identity()
-        return (grader,) if self.pain is None else (grader, self.pain.manifest.identity())
+        others = (*(() if self.pain is None else (self.pain,)), *self.slices)
+        return (self.bundle.manifest.identity(), *(bundle.manifest.identity() for bundle in others))
 
     def score(
         self,
@@ -97,7 +109,7 @@ class Predictor:
         *,
         accept_secondary_capture: bool = False,
     ) -> StudyFindings:
-        """Score every frontal knee of a study.
+        """Score every frontal knee of a study, and every knee on MR series that a bundle is made for.
 
         Args:
             study: the readable instances of one study, and the refusals of the others.
@@ -106,7 +118,8 @@ class Predictor:
         Returns:
             Findings and refusals; nothing that arrived is left out of both.
         """
-        selection = select(study, accept_secondary_capture=accept_secondary_capture)
+        others = MR_CLASSES if self.slices else frozenset[str]()
+        selection = select(study, accept_secondary_capture=accept_secondary_capture, left_to_others=others)
         refusals = list(selection.refusals)
         knees: list[_Cut] = []
         renderings: dict[str, npt.NDArray[np.uint8]] = {}
@@ -124,15 +137,20 @@ class Predictor:
             knees += [_Cut(knee, image.source, self._cut_for_pain(film, knee)) for knee in film.knees]
             looks.append(film.look)
         scored, unlike = self._findings(knees, looks)
+        mr = score_mr(study, self.slices, self.limits)
+        of_mr = {instance.sop_instance_uid for instance in mr_instances(study)} if self.slices else set()
+        films = (source_of(instance) for instance in study.instances if instance.sop_instance_uid not in of_mr)
         return StudyFindings(
             study_instance_uid=study.study_instance_uid,
             knees=tuple(scored),
-            refusals=(*refusals, *unlike),
+            volumes=mr.volumes,
+            refusals=(*refusals, *unlike, *mr.refusals),
             radiographs=selection.radiographs,
+            mr_images=mr.images,
             models=self.identities,
-            looked_at=tuple(source_of(instance) for instance in study.instances),
+            looked_at=tuple(sorted((*films, *looked_at(mr)), key=lambda image: image.sop_instance_uid)),
             renderings=renderings,
-            looks=tuple(sorted(looks, key=lambda look: look.source.sop_instance_uid)),
+            looks=tuple(sorted((*looks, *mr.looks), key=lambda look: look.source.sop_instance_uid)),
         )
 
     def _cut_for_pain(self, film: ExaminedFilm, knee: FoundKnee) -> npt.NDArray[np.uint8] | None:

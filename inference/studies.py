@@ -32,7 +32,7 @@ _DERIVED_FLAVOURS = frozenset(
     {"LOCALIZER", "SCOUT", "MPR", "MIP", "REFORMATTED", "RESAMPLED", "PROJECTION IMAGE", "SUBTRACTION"}
     | {"SCREEN SAVE", "SCREENSAVE", "SCREEN SAVER", "SCREEN_SAVE", "SCREENSHOT", "SCREEN CAPTURE", "CSA REPORT"}
 )
-_READ = Step("Can it be read", "yes, as a DICOM object.")
+READ = Step("Can it be read", "yes, as a DICOM object.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,24 +58,27 @@ class Selection:
     looks: tuple[FilmLook, ...] = ()
 
 
-def select(study: StudyInput, *, accept_secondary_capture: bool = False) -> Selection:
+def select(
+    study: StudyInput, *, accept_secondary_capture: bool = False, left_to_others: Set[str] = frozenset()
+) -> Selection:
     """Judge every instance of a study; pure, and in the stable order of SOP Instance UIDs.
 
-    Genu's own results are passed over in silence. Instances of other SOP classes are refused once per class and not
-    counted in `radiographs`; unreadable files are counted. When the identity is contradictory nothing is scored.
+    Genu's own results are passed over in silence, and so are the SOP classes `left_to_others`. Instances of other SOP
+    classes are refused once per class and not counted in `radiographs`; unreadable files are counted. When the identity
+    is contradictory nothing is scored.
     """
     accepted = _RADIOGRAPHS | {SECONDARY_CAPTURE} if accept_secondary_capture else _RADIOGRAPHS
     foreign = [instance for instance in study.instances if not is_own_result(instance.header)]
     radiographs = [instance for instance in foreign if instance.sop_class_uid in accepted]
-    others = [instance for instance in foreign if instance.sop_class_uid not in accepted]
+    others = [instance for instance in foreign if instance.sop_class_uid not in accepted | left_to_others]
     counted = len(radiographs) + len(study.unreadable)
     classes = _by_class(others)
     of_classes = [_other_class(uid, found) for uid, found in classes]
     refusals = [*study.unreadable, *of_classes]
     looks = [_unreadable_look(refusal) for refusal in study.unreadable if not _is_of_the_study(refusal)]
     looks += [_class_look(refusal, found) for refusal, (_, found) in zip(of_classes, classes, strict=True)]
-    if contradictions := [refusal for refusal in study.unreadable if _is_of_the_study(refusal)]:
-        steps = (_READ, _refused("Patient", contradictions[0]))
+    if (contradiction := contradictory_identity(study)) is not None:
+        steps = (READ, refused_step("Patient", contradiction))
         looks += [FilmLook(source_of(instance), (), steps) for instance in radiographs]
         return Selection((), tuple(refusals), counted, tuple(looks))
     judged = [_judge(instance) for instance in radiographs]
@@ -83,6 +86,11 @@ def select(study: StudyInput, *, accept_secondary_capture: bool = False) -> Sele
     refused = [found for found in judged if not isinstance(found, Candidate)]
     refusals += [refusal for refusal, _ in refused]
     return Selection(candidates, tuple(refusals), counted, (*looks, *(look for _, look in refused)))
+
+
+def contradictory_identity(study: StudyInput) -> Refusal | None:
+    """Why nothing of the study may be scored: it names two patients; None where it does not."""
+    return next((refusal for refusal in study.unreadable if _is_of_the_study(refusal)), None)
 
 
 def source_of(instance: Instance) -> SourceImage:
@@ -124,7 +132,7 @@ class _Asked:
     """The questions that one header was asked so far, and what it answered."""
 
     instance: Instance
-    steps: list[Step] = field(default_factory=lambda: [_READ])
+    steps: list[Step] = field(default_factory=lambda: [READ])
     evidence: list[Evidence] = field(default_factory=list)
 
     def passes(self, question: str, answer: str, evidence: Iterable[Evidence] = ()) -> None:
@@ -136,7 +144,7 @@ class _Asked:
     ) -> tuple[Refusal, FilmLook]:
         refusal = Refusal(*why, self.instance.sop_instance_uid)
         self.evidence += evidence
-        steps = (*self.steps, _refused(question, refusal))
+        steps = (*self.steps, refused_step(question, refusal))
         return refusal, FilmLook(source_of(self.instance), tuple(self.evidence), steps)
 
 
@@ -195,7 +203,8 @@ def _sources(evidence: Iterable[Evidence], supporting: Set[str]) -> str:
     return ", ".join(dict.fromkeys(e.source for e in evidence if e.supports in supporting))
 
 
-def _refused(question: str, refusal: Refusal) -> Step:
+def refused_step(question: str, refusal: Refusal) -> Step:
+    """The question that ended it."""
     return Step(question, f"{refusal.code.value}: {refusal.reason}", passed=False)
 
 
@@ -204,13 +213,13 @@ def _is_of_the_study(refusal: Refusal) -> bool:
 
 
 def _unreadable_look(refusal: Refusal) -> FilmLook:
-    question = _READ.question if refusal.code is not RefusalCode.IDENTITY_CONTRADICTORY else "Study"
-    return FilmLook(SourceImage("", refusal.source or "", "", 0, 0), (), (_refused(question, refusal),))
+    question = READ.question if refusal.code is not RefusalCode.IDENTITY_CONTRADICTORY else "Study"
+    return FilmLook(SourceImage("", refusal.source or "", "", 0, 0), (), (refused_step(question, refusal),))
 
 
 def _class_look(refusal: Refusal, found: Sequence[Instance]) -> FilmLook:
     source = source_of(found[0]) if len(found) == 1 else SourceImage(found[0].sop_class_uid, "", "", 0, 0)
-    return FilmLook(source, (), (_READ, _refused("SOP class", refusal)))
+    return FilmLook(source, (), (READ, refused_step("SOP class", refusal)))
 
 
 def _by_class(instances: Iterable[Instance]) -> list[tuple[str, list[Instance]]]:

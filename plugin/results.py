@@ -22,8 +22,11 @@ from inference.findings import (
     StudyFindings,
     StudyStatus,
 )
+from inference.mr_findings import VolumeFinding
+from inference.mr_stacks import MR_CLASSES
 
 ResultLine = dict[str, Any]
+PREDICTED = "predicted from images, not observed"
 
 
 def result_line(findings: StudyFindings, files: Sequence[str] = ()) -> ResultLine:
@@ -32,6 +35,7 @@ def result_line(findings: StudyFindings, files: Sequence[str] = ()) -> ResultLin
         "study": findings.study_instance_uid,
         "status": findings.status.value,
         "knees": [_knee(knee) for knee in findings.knees],
+        "volumes": [_volume(volume) for volume in findings.volumes],
         "refusals": [_refusal(refusal) for refusal in findings.refusals],
         "looks": [_look(look) for look in findings.looks],
         "files": list(files),
@@ -44,6 +48,7 @@ def failed_line(study_instance_uid: str) -> ResultLine:
         "study": study_instance_uid,
         "status": StudyStatus.FAILED.value,
         "knees": [],
+        "volumes": [],
         "refusals": [],
         "looks": [],
         "files": [],
@@ -86,6 +91,37 @@ def _knee(knee: KneeFinding) -> ResultLine:
     return line
 
 
+def _volume(volume: VolumeFinding) -> ResultLine:
+    """One outcome of one knee of an MR series; of clinical variables the names alone, their values are the patient's."""
+    outcome, top = volume.outcome, volume.top
+    line: ResultLine = {
+        "side": volume.side.value,
+        "series": volume.series_instance_uid,
+        "sequence": volume.sequence,
+        "chosen_by": volume.chosen_by,
+        "task": volume.model.task,
+        "target": outcome.target,
+        "classes": list(outcome.classes),
+        "probabilities": [round(value, 6) for value in outcome.probabilities],
+        "low": [round(value, 6) for value in outcome.low],
+        "high": [round(value, 6) for value in outcome.high],
+        "interval": outcome.method,
+    }
+    if outcome.threshold is not None:
+        line |= {"threshold": round(outcome.threshold, 6), "above": outcome.above}
+    line["clinical"] = {
+        "known": [value.name for value in outcome.clinical if not value.imputed],
+        "imputed": [value.name for value in outcome.clinical if value.imputed],
+    }
+    line["total"] = volume.total
+    line["slices"] = [{"index": one.index, "attention": round(one.attention, 6)} for one in volume.slices]
+    line["peak"] = {"index": top.index, "source": top.source.sop_instance_uid}
+    if top.source.frame is not None:
+        line["peak"]["frame"] = top.source.frame
+    line["peak"]["region"] = _box(volume.region)
+    return line | {"origin": PREDICTED, "model": _model(volume.model)}
+
+
 def _pain(pain: PainFinding) -> ResultLine:
     """The numbers as report and heatmap tell them, and that nobody asked the patient."""
     score, low, high = rounded(pain)
@@ -112,8 +148,10 @@ def _refusal(refusal: Refusal) -> ResultLine:
 
 
 def _look(look: FilmLook) -> ResultLine:
-    """How one image was decided, without pixels; `genu explain` draws the same."""
+    """How one image, or one MR series, was decided, without pixels; `genu explain` draws the same."""
     line: ResultLine = {"source": look.source.sop_instance_uid} if look.source.sop_instance_uid else {}
+    if look.source.sop_class_uid in MR_CLASSES and look.source.series_instance_uid:
+        line["series"] = look.source.series_instance_uid
     line["steps"] = [{"question": step.question, "answer": step.answer, "passed": step.passed} for step in look.steps]
     return line | {
         "knees": [_place(knee) for knee in look.knees],

@@ -181,7 +181,7 @@ def test_bundles_that_do_not_go_together(copy: Path) -> None:
     with pytest.raises(BundleError, match="name one bundle of the task 'pain'"):
         installed([pain_bundle(), copy])
     change(copy, task="gait")
-    with pytest.raises(BundleError, match="task 'gait'; this version of Genu serves 'kl' and 'pain'"):
+    with pytest.raises(BundleError, match="task 'gait'; this version of Genu serves 'kl', 'pain', 'jsn_progression'"):
         read_manifest(copy)
 
 

@@ -43,7 +43,7 @@ def test_a_scored_knee_has_the_keys_of_the_contract() -> None:
     findings = StudyFindings("1.2", knees=(knee(), knee(Side.RIGHT)), refusals=(REFUSAL,), radiographs=2)
     line = result_line(findings, ["2.25.1.dcm", "2.25.2.dcm"])
     VALIDATOR.validate(line)
-    assert list(line) == ["study", "status", "knees", "refusals", "looks", "files"]
+    assert list(line) == ["study", "status", "knees", "volumes", "refusals", "looks", "files"]
     assert line["knees"][0] == line["knees"][0] | {
         "side": "L",
         "source": "1.2.3.4",
