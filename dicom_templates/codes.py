@@ -10,11 +10,12 @@ import sys
 from pydicom.sr.coding import Code
 
 from dicom_templates import mr_codes
-from dicom_templates.concept import SCHEME as SCHEME
+from dicom_templates.concept import SCHEME as _SCHEME
 from dicom_templates.concept import Concept
 from dicom_templates.refusal_rows import REFUSAL_ROWS
 from inference.findings import Side
 
+SCHEME = _SCHEME
 SCHEME_NAME = "Genu knee scoring, private codes"
 SCHEME_VERSION = "1"
 SCHEME_ORGANIZATION = "Genu"

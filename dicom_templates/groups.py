@@ -4,6 +4,7 @@ Always TID 1410 with a region (SCOORD), never a bare TID 1501: viewers throw on 
 The word for the disease never stands here: a grade is a grade, and grades 0 and 1 are no finding at all.
 """
 
+from collections.abc import Iterable
 from typing import cast
 
 import numpy as np
@@ -28,7 +29,7 @@ from pydicom.sr.coding import Code
 from dicom_templates import codes
 from dicom_templates.identity import MANUFACTURER, SIDE_WORDS, SYNTHETIC_MARK, ascii_text, derived_uid, tracking_uid
 from dicom_templates.pain import ORIGIN, pain_words, rounded
-from inference.findings import Box, KneeFinding, ModelIdentity, PainFinding, Refusal, SourceImage, Spacing
+from inference.findings import Box, Evidence, KneeFinding, ModelIdentity, PainFinding, Refusal, SourceImage, Spacing
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _PARAMETER_LENGTH = 1024
@@ -36,16 +37,16 @@ _PARAMETER_LENGTH = 1024
 
 def knee_group(knee: KneeFinding, header: Dataset, study_uid: str, heatmap: Dataset) -> ContentItem:
     """The group of one scored knee; `heatmap` is its Secondary Capture."""
-    group = _group(
+    group = group_of(
         TrackingIdentifier(tracking_uid(header, knee.side, study_uid), f"{SIDE_WORDS[knee.side]} knee"),
-        _region(knee.source, knee.box),
-        algorithm_id=_algorithm(knee.model),
+        region_of(knee.source, knee.box),
+        algorithm_id=algorithm_of(knee.model),
         finding_sites=[FindingSite(codes.KNEE_JOINT, codes.SIDES[knee.side])],
         measurements=_measurements(knee),
         evaluations=_evaluations(knee),
     )
     group.ContentSequence.append(TextContentItem(codes.RESULT_TEXT.code, result_sentence(knee), _CONTAINS))
-    for item in _evidence(knee):
+    for item in evidence_items(knee.evidence):
         group.ContentSequence.append(item)
     if knee.spacing is not None:
         text = ascii_text(spacing_sentence(knee.spacing), 256)
@@ -78,12 +79,12 @@ def refusal_group(refusal: Refusal, image: SourceImage, study_uid: str, card: Da
     if refusal.side is not None:
         sites = [FindingSite(codes.KNEE_JOINT, codes.SIDES[refusal.side])]
     concept = codes.REFUSALS[refusal.code]
-    group = _group(
+    group = group_of(
         TrackingIdentifier(
             derived_uid("refusal", study_uid, image.sop_instance_uid, str(refusal.side), refusal.code, extent.value),
             words,
         ),
-        _region(image, Box(0.0, 0.0, float(image.columns), float(image.rows))),
+        region_of(image, Box(0.0, 0.0, float(image.columns), float(image.rows))),
         algorithm_id=None,
         finding_sites=sites,
         measurements=None,
@@ -132,7 +133,7 @@ def spacing_sentence(spacing: Spacing) -> str:
     return f"{spacing.source}: {meaning}, so no lengths are given."
 
 
-def _group(
+def group_of(
     tracking: TrackingIdentifier,
     region: ImageRegion,
     *,
@@ -141,6 +142,7 @@ def _group(
     measurements: list[Measurement] | None,
     evaluations: list[QualitativeEvaluation],
 ) -> ContentItem:
+    """One TID 1410 group."""
     template = PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
         referenced_region=region,
@@ -153,7 +155,7 @@ def _group(
     return cast(ContentItem, template[0])
 
 
-def _region(image: SourceImage, box: Box) -> ImageRegion:
+def region_of(image: SourceImage, box: Box) -> ImageRegion:
     """The box, inside of the image, as a closed POLYLINE in (column, row) pairs (PS3.3 C.18.6)."""
     inside = box.clipped(image.rows, image.columns)
     corners = np.array(
@@ -174,7 +176,7 @@ def _region(image: SourceImage, box: Box) -> ImageRegion:
     return ImageRegion(GraphicTypeValues.POLYLINE, corners, source)
 
 
-def _algorithm(model: ModelIdentity) -> AlgorithmIdentification:
+def algorithm_of(model: ModelIdentity) -> AlgorithmIdentification:
     """TID 4019; the parameters name the bundle, what the model card says, and whether the model is a stand-in."""
     parameters = [f"bundle sha256={model.digest}", f"device uid={model.device_uid}"]
     if model.parameters:
@@ -207,7 +209,7 @@ def _pain(pain: PainFinding) -> list[Measurement]:
     """
     score, low, high = rounded(pain)
     return [
-        Measurement(name=codes.PAIN.code, value=score, unit=codes.POINTS, algorithm_id=_algorithm(pain.model)),
+        Measurement(name=codes.PAIN.code, value=score, unit=codes.POINTS, algorithm_id=algorithm_of(pain.model)),
         Measurement(name=codes.PAIN_LOW.code, value=low, unit=codes.POINTS),
         Measurement(name=codes.PAIN_HIGH.code, value=high, unit=codes.POINTS),
     ]
@@ -222,10 +224,10 @@ def _evaluations(knee: KneeFinding) -> list[QualitativeEvaluation]:
     return [QualitativeEvaluation(name, value) for name, value in pairs]
 
 
-def _evidence(knee: KneeFinding) -> list[ContentItem]:
-    """Why this is a knee, frontal, and this side: one TEXT for each reason that selection noted."""
+def evidence_items(evidence: Iterable[Evidence]) -> list[ContentItem]:
+    """Why this is such an image of this knee: one TEXT for each reason that selection noted."""
     items: list[ContentItem] = []
-    for reason in knee.evidence:
+    for reason in evidence:
         concept = codes.EVIDENCE.get(reason.about)
         if concept is not None:
             text = ascii_text(f"{reason.source} = {reason.value} speaks for {reason.supports}", 256)

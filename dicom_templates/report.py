@@ -14,9 +14,7 @@ from highdicom.sr import (
     ContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
-    ImageContentItem,
     LanguageOfContentItemAndDescendants,
-    NumContentItem,
     ObserverContext,
     RelationshipTypeValues,
     TextContentItem,
@@ -39,9 +37,12 @@ from dicom_templates.identity import (
     framed,
     series_uid,
 )
+from dicom_templates.library import frames_read, image_library
+from dicom_templates.mr_group import VolumeObjects, volume_group
 from dicom_templates.pain import rounded
 from dicom_templates.patient import raw_text
 from inference.findings import KneeFinding, Refusal, SourceImage, StudyFindings
+from inference.mr_findings import VolumeFinding
 
 _CONTAINS = RelationshipTypeValues.CONTAINS
 
@@ -52,12 +53,14 @@ def build_report(
     looked_at: Sequence[tuple[SourceImage, Dataset]],
     heatmaps: Sequence[Dataset],
     cards: Mapping[str, Dataset],
+    volumes: Sequence[VolumeObjects],
     context: ReportContext,
 ) -> Dataset:
     """The report of one study (PS3.3 A.35.13, PS3.16 TID 1500), ready to be written.
 
     `header` gives patient and study; `looked_at` the source images with their headers in a stable order; `heatmaps` one
-    Secondary Capture per item of `findings.knees`, in the same order; `cards` the refusal cards by `card.card_key`.
+    Secondary Capture per item of `findings.knees`, in the same order; `cards` the refusal cards by `card.card_key`;
+    `volumes` what is stored for each item of `findings.volumes`, in the same order.
     """
     dataset = framed(
         header,
@@ -76,14 +79,15 @@ def build_report(
     root.ContentSequence = ContentSequence(
         [
             *_observation_context(context),
-            CodeContentItem(codes.PROCEDURE_REPORTED, codes.RADIOGRAPHY, RelationshipTypeValues.HAS_CONCEPT_MOD),
-            *_image_library(looked_at),
-            *_results(findings, header, sources, heatmaps, cards),
+            *_procedures(findings),
+            *image_library(looked_at, frames_read(findings)),
+            *_results(findings, header, sources, heatmaps, cards, volumes),
         ]
     )
     for element in root:
         dataset[element.tag] = element
-    _add_evidence(dataset, findings.study_instance_uid, looked_at, [*heatmaps, *cards.values()])
+    pictures = [picture for made in volumes for picture in made.all]
+    _add_evidence(dataset, findings.study_instance_uid, looked_at, [*heatmaps, *pictures, *cards.values()])
     return dataset
 
 
@@ -104,6 +108,7 @@ def content_time(header: Dataset, created: datetime) -> datetime:
 def _report_uid(findings: StudyFindings, context: ReportContext) -> UID:
     """Derived from inputs, models, settings, software and what came out, never from the clock."""
     knees = map(_outcome, findings.knees)
+    volumes = map(_volume_outcome, findings.volumes)
     refusals = (f"{r.source}/{r.side}/{r.code.value}" for r in findings.refusals)
     return derived_uid(
         "report",
@@ -115,6 +120,7 @@ def _report_uid(findings: StudyFindings, context: ReportContext) -> UID:
         *(f"model {model.key}" for model in findings.models),
         *(f"input {image.sop_instance_uid}/{image.frame}" for image in findings.looked_at),
         *(f"knee {knee}" for knee in knees),
+        *(f"volume {volume}" for volume in volumes),
         *(f"refusal {refusal}" for refusal in refusals),
         *(f"predecessor {reference.sop_instance_uid}" for reference in context.predecessors),
     )
@@ -124,6 +130,14 @@ def _outcome(knee: KneeFinding) -> str:
     """What was found on one knee, as the report's UID depends on it."""
     told = f"{knee.source.sop_instance_uid}/{knee.source.frame}/{knee.side.value}/{knee.kl.grade}"
     return told if knee.pain is None else f"{told}/pain {rounded(knee.pain)}"
+
+
+def _volume_outcome(finding: VolumeFinding) -> str:
+    """The same of a result on an MR series: all that the report says which the model does not decide alone."""
+    outcome = finding.outcome
+    slices = [(one.source.sop_instance_uid, one.source.frame, round(one.attention, 4)) for one in finding.slices]
+    told = (outcome.probabilities, outcome.low, outcome.high, outcome.threshold, outcome.clinical, finding.region)
+    return repr((finding.side.value, outcome.target, finding.sequence, finding.peak, slices, told))
 
 
 def _add_document(dataset: Dataset, header: Dataset, context: ReportContext) -> None:
@@ -160,42 +174,13 @@ def _observation_context(context: ReportContext) -> list[ContentItem]:
     return [*language, *ObserverContext(CodedConcept.from_code(codes.DEVICE), device)]
 
 
-def _image_library(looked_at: Sequence[tuple[SourceImage, Dataset]]) -> list[ContentItem]:
-    """All images that were looked at (TID 1600), grouped by modality; nothing where there is no image."""
-    groups: dict[str, list[ContentItem]] = {}
-    for image, header in looked_at:
-        if image.rows > 0 and image.columns > 0:
-            modality = raw_text(header, "Modality").decode("ascii", "replace")
-            groups.setdefault(modality if modality in codes.MODALITIES else "OT", []).append(_library_entry(image))
-    if not groups:
-        return []
-    library = ContainerContentItem(name=codes.IMAGE_LIBRARY, relationship_type=_CONTAINS)
-    library.ContentSequence = ContentSequence()
-    for modality, entries in sorted(groups.items()):
-        group = ContainerContentItem(name=codes.IMAGE_LIBRARY_GROUP, relationship_type=_CONTAINS)
-        acquisition = CodeContentItem(
-            codes.MODALITY, codes.MODALITIES[modality], RelationshipTypeValues.HAS_ACQ_CONTEXT
-        )
-        group.ContentSequence = ContentSequence([acquisition, *entries])
-        library.ContentSequence.append(group)
-    return [library]
-
-
-def _library_entry(image: SourceImage) -> ContentItem:
-    """One image with its size in pixels (TID 1601, TID 1602)."""
-    entry = ImageContentItem(
-        name=codes.SOURCE_IMAGE,
-        referenced_sop_class_uid=image.sop_class_uid,
-        referenced_sop_instance_uid=image.sop_instance_uid,
-        relationship_type=_CONTAINS,
-    )
-    sizes = ((codes.PIXEL_ROWS, image.rows), (codes.PIXEL_COLUMNS, image.columns))
-    entry.ContentSequence = ContentSequence()
-    for name, size in sizes:
-        number = NumContentItem(name, size, codes.PIXELS, None, RelationshipTypeValues.HAS_ACQ_CONTEXT)
-        number.MeasuredValueSequence[0].NumericValue = str(size)
-        entry.ContentSequence.append(number)
-    return entry
+def _procedures(findings: StudyFindings) -> list[ContentItem]:
+    """What was reported on: what was scored, else what was looked at (TID 1500, row 7)."""
+    films, slices = bool(findings.knees), bool(findings.volumes)
+    if not (films or slices):
+        films, slices = findings.radiographs > 0 or not findings.mr_images, findings.mr_images > 0
+    kinds = [code for code, there in ((codes.RADIOGRAPHY, films), (codes.MRI, slices)) if there]
+    return [CodeContentItem(codes.PROCEDURE_REPORTED, code, RelationshipTypeValues.HAS_CONCEPT_MOD) for code in kinds]
 
 
 def _results(
@@ -204,11 +189,15 @@ def _results(
     sources: Mapping[str, SourceImage],
     heatmaps: Sequence[Dataset],
     cards: Mapping[str, Dataset],
+    volumes: Sequence[VolumeObjects],
 ) -> list[ContentItem]:
     """Imaging Measurements with its groups, then as Qualitative Evaluations what has no image to be drawn on."""
     study_uid = findings.study_instance_uid
     groups = [
         knee_group(knee, header, study_uid, heatmap) for knee, heatmap in zip(findings.knees, heatmaps, strict=True)
+    ]
+    groups += [
+        volume_group(found, header, study_uid, made) for found, made in zip(findings.volumes, volumes, strict=True)
     ]
     homeless: list[Refusal] = []
     canvas = next((image for image in sources.values() if image.rows > 0 and image.columns > 0), None)

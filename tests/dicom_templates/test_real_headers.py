@@ -38,7 +38,12 @@ def test_a_result_is_attached_to_a_real_study(name: str, shared_data: Path, tmp_
     chances = KLFinding(1, (0.1, 0.6, 0.1, 0.1, 0.1), 1.5)
     knee = KneeFinding(Side.LEFT, source, box, chances, MODEL, Saliency(bump(0.3, 0.4), box))
     findings = StudyFindings(
-        again.StudyInstanceUID, (knee,), (), 1, (MODEL,), (source,), {source.sop_instance_uid: rendering(size)}
+        again.StudyInstanceUID,
+        (knee,),
+        radiographs=1,
+        models=(MODEL,),
+        looked_at=(source,),
+        renderings={source.sop_instance_uid: rendering(size)},
     )
     objects = compose(findings, [header], context()).all
     assert check_study(objects) == []
