@@ -1,7 +1,8 @@
 """Tiny folders of random weights, one of each family of backbones, that go through the real loading code.
 
-`python -m training.embed_standins OUT` writes one of each; `--full` at the size of the real networks, to measure speed
-where the real weights are not at hand. They say that they are synthetic; their vectors mean nothing.
+`python -m training.embed_standins OUT` writes one of each, `--only NAME` one alone; `--full` at the size of the real
+networks, to measure speed where the real weights are not at hand. They say that they are synthetic; their vectors mean
+nothing.
 """
 
 import argparse
@@ -152,9 +153,10 @@ def main() -> None:
     """Write the folders."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--only", choices=tuple(BACKBONES), help="this one alone")
     parser.add_argument("--full", action="store_true", help="at the size of the real networks")
     options = parser.parse_args()
-    for name in BACKBONES:
+    for name in BACKBONES if options.only is None else (options.only,):
         write_standin(name, options.out / name, full=options.full)
 
 
