@@ -23,6 +23,23 @@ def add_command(commands: Any) -> None:
     serve.add_argument("--no-browser", action="store_true", help="only print the address")
     serve.add_argument("--no-ties", action="store_true", help="leave out the answer 'cannot tell'")
     serve.set_defaults(run_command=_serve)
+    evaluate = steps.add_parser("evaluate", help="judge the answers, and a run's systems on the same pairs")
+    evaluate.add_argument(
+        "bench", type=Path, help="folder of `genu-train readers draw`; figures go into its evaluation/"
+    )
+    evaluate.add_argument("--run", type=Path, default=None, help="a cross-validated run on progression")
+    evaluate.add_argument("--system", nargs="+", default=[], help="of --run (default: all of them)")
+    evaluate.set_defaults(run_command=_evaluate)
+    change = steps.add_parser("reliable-change", help="the least change that is no error, from test-retest data")
+    change.add_argument(
+        "data", type=Path, help="CSV: first, second (mm), and patient where there are several knees of one"
+    )
+    change.add_argument(
+        "--reliability", choices=("icc", "pearson"), default="icc",
+        help="intraclass correlation (absolute agreement), or Pearson's (default: icc)",
+    )  # fmt: skip
+    change.add_argument("--seed", type=seed, default=0, help="of the bootstrap (default: 0)")
+    change.set_defaults(run_command=_reliable_change)
 
 
 def _draw_options(steps: Any) -> None:
@@ -109,3 +126,37 @@ def _serve(options: argparse.Namespace) -> None:
             with suppress(KeyboardInterrupt):
                 server.serve_forever()
         print(f"\n{len(answers.answers)} of {len(bench.pairs)} pairs answered; kept in {bench.folder}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from inference.errors import UsageError
+    from training.readers_evaluate import evaluate
+    from training.readers_report import write_report
+
+    if options.system and options.run is None:
+        raise UsageError(f"--system {' '.join(options.system)} needs --run.")
+    figures = evaluate(options.bench, options.run, options.system)
+    for row in figures["rows"]:
+        value, low, high = row["auc"]
+        shown = "no answer" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+        print(f"{row['role']} {row['title']}: {shown} of {row['pairs']} pairs, {row['ties']} ties")
+    for one in figures["agreement"]:
+        kappa = "none" if one["kappa"][0] is None else f"{one['kappa'][0]:.3f}"
+        print(f"{one['one']} and {one['other']}: kappa {kappa} on {one['pairs']} pairs")
+    for one in figures["against"]:
+        if one["difference"][0] is not None:
+            p = "none" if one["p"] is None else f"{one['p']:.4f}"
+            print(f"{one['system']} against {one['reader']}: {one['difference'][0]:+.3f}, McNemar p {p}")
+    print(write_report(options.bench, figures))
+
+
+def _reliable_change(options: argparse.Namespace) -> None:
+    from training.readers_change import read_test_retest, reliable_change
+
+    found = reliable_change(read_test_retest(options.data), reliability=options.reliability, seed=options.seed)
+    value, low, high = found.cut
+    print(f"{found.knees} knees of {found.patients} patients, mean shift {found.shift:+.3f} mm")
+    print(f"ICC(2,1) {found.icc:.4f}, Pearson's r {found.pearson:.4f}; SD {found.sd:.3f} mm")
+    print(f"SEM {found.sem:.4f} mm (by {found.reliability}); 1.96 SD of the differences {found.repeatability:.3f} mm")
+    interval = "no interval" if low is None else f"{low:.3f} to {high:.3f}"
+    print(f"a change is reliable beyond {value:.3f} mm ({interval}): --almost-certain {-(value or 0):.3f}")
