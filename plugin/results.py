@@ -92,7 +92,7 @@ def _knee(knee: KneeFinding) -> ResultLine:
 
 
 def _volume(volume: VolumeFinding) -> ResultLine:
-    """One outcome of one knee of an MR series; of clinical variables the names alone, their values are the patient's."""
+    """One outcome of one knee of an MR series. Of clinical variables only the names: their values are the patient's."""
     outcome, top = volume.outcome, volume.top
     line: ResultLine = {
         "side": volume.side.value,

@@ -82,7 +82,7 @@ def _pages(settings: Settings, studies: Sequence[StudyInput], *, secondary: bool
 def _findings(scorer: Scorer | None, study: StudyInput, *, secondary: bool) -> StudyFindings:
     if scorer is None or not study.instances:
         selection = select(study)
-        return StudyFindings(study.study_instance_uid, (), selection.refusals, looks=selection.looks)
+        return StudyFindings(study.study_instance_uid, refusals=selection.refusals, looks=selection.looks)
     try:
         return scorer.score(study, accept_secondary_capture=secondary)
     except RefusalError as error:

@@ -72,7 +72,7 @@ def film(*, written_on: bool = False, refused: bool = True, synthetic: bool = Fa
 def page_of(dataset: Dataset) -> Page:
     """The page of an image that its header refuses."""
     found = judged(dataset)
-    findings = StudyFindings("2.25.1", (), found.refusals, found.radiographs, looks=found.looks)
+    findings = StudyFindings("2.25.1", refusals=found.refusals, radiographs=found.radiographs, looks=found.looks)
     (page,) = pages_of(findings, [dataset], "0.1.0")
     return page
 
@@ -235,7 +235,7 @@ def test_no_identity_from_a_header_reaches_the_page() -> None:
         assert CANARY in str(planted.PatientName)
         found = judged(planted)
         looks = found.looks or tuple(FilmLook(image(), c.evidence, c.steps) for c in found.candidates)
-        for page in pages_of(StudyFindings("2.25.1", (), found.refusals, 1, looks=looks), [planted], "0.1.0"):
+        for page in pages_of(StudyFindings("2.25.1", refusals=found.refusals, radiographs=1, looks=looks), [planted], "0.1.0"):
             assert CANARY[:8].casefold() not in explain_page.render(page).casefold()
             assert CANARY[:8].casefold() not in page.name.casefold()
 
@@ -245,7 +245,7 @@ def test_what_has_no_uid_is_numbered(tmp_path: Path) -> None:
 
     (tmp_path / "a.dcm").write_bytes(b"nothing")
     selection = select(read_study([tmp_path / "a.dcm"]))
-    findings = StudyFindings("", (), selection.refusals, looks=selection.looks)
+    findings = StudyFindings("", refusals=selection.refusals, looks=selection.looks)
     (page,) = pages_of(findings, [], "0.1.0", start=3)
     assert page.name == "image-3" and [refusal.code for refusal in page.refusals] == [RefusalCode.UNREADABLE]
     hostile = replace(selection.looks[0], source=replace(image(), sop_instance_uid="../../x"))
