@@ -32,14 +32,15 @@ from training.resampling import Estimate, PatientBootstrap, estimate
 
 FOLDER, JSON, CSV = "recovery", "recovery.json", "recovery.csv"
 FEWEST = 20
-Claim = Literal["covers", "above", "not above", "told"]
+Claim = Literal["covers", "above", "not above", "above chance", "chance", "told"]
 
 
 @dataclass(frozen=True)
 class Row:
     """One figure with its interval.
 
-    claim: what the interval must do: cover `planted`, lie above 0, not lie above 0, or nothing. holds: whether it does.
+    claim: what the interval must do: cover `planted`, lie above 0 or not, lie above 0.5 or hold it (areas under the
+    curve), or nothing. holds: whether it does.
     """
 
     effect: str
@@ -102,7 +103,7 @@ def recover(run: CVRun, truth: Path) -> Recovery:
     for system in readers:
         rows += _image_rows(case, system, readings[system.system], effects["image"], chosen=system.system == best)
     result = Recovery(tuple(rows), len(knees), case.bootstrap.patients, tuple(_failures(rows, effects["image"])))
-    _write(run.folder / FOLDER, result, effects)
+    write(run.folder / FOLDER, result, effects)
     return result
 
 
@@ -274,7 +275,8 @@ def _failures(rows: Sequence[Row], planted: float) -> list[str]:
     return found
 
 
-def _write(folder: Path, result: Recovery, effects: Mapping[str, float]) -> None:
+def write(folder: Path, result: Recovery, effects: Mapping[str, float]) -> None:
+    """Write the figures into a folder, as JSON and CSV."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [asdict(row) for row in result.rows]
     pl.DataFrame(rows, infer_schema_length=None).write_csv(folder / CSV)
