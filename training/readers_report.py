@@ -115,7 +115,8 @@ def _chief(figures: Figures, published: Sequence[Published]) -> Iterable[Part]:
     yield Table(
         [Cell(title) for title in titles], rows,
         "Share of pairs in which the knee that progressed was named, ties one half, with 95 % intervals (Clopper and "
-        "Pearson; of the mean, bootstrap over pairs). Knee 1 stood at the left, in half of the pairs the right answer.",
+        "Pearson; of the mean, bootstrap over pairs). Knee 1 stood at the left, and "
+        "is right in about half of the pairs.",
     )  # fmt: skip
     yield Picture(
         "readers", _forest(figures, published),
