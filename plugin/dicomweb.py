@@ -1,7 +1,7 @@
 """Studies of a DICOMweb server on our disk: listed by QIDO-RS (PS3.18 10.6), fetched by WADO-RS (PS3.18 10.4).
 
 One instance a request, streamed into its file and never longer than listener.max_instance_bytes; dicomweb-client is not
-used because its multipart decoder buffers without a bound. Of a series without radiographs one instance is fetched.
+used because its multipart decoder buffers without a bound. What of a study is fetched, `plugin.fetching` says.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,10 +42,10 @@ class Listed:
 class DicomWebReader:
     """A session with one server, for one thread. Every method raises WebError."""
 
-    def __init__(self, endpoint: DicomWeb, most: int) -> None:
-        """`most` is the longest instance in bytes."""
+    def __init__(self, endpoint: DicomWeb, most: int, *, whole_mr: bool = False) -> None:
+        """`most` is the longest instance in bytes; `whole_mr` fetches MR series whole."""
         self._web = WebServer(endpoint)
-        self._most = most
+        self._most, self._whole_mr = most, whole_mr
 
     def close(self) -> None:
         """Close the connections."""
@@ -116,7 +116,7 @@ class DicomWebReader:
 
     def fetch_study(self, study_uid: str, folder: Path, on_progress: Callable[[], None] | None = None) -> list[Path]:
         """The files of a study that scoring needs. Raises WebError, ResourceError, and DataError without a study."""
-        listed = one_of_each(self.instances(study_uid))
+        listed = one_of_each(self.instances(study_uid), whole_mr=self._whole_mr)
         if not listed:
             raise DataError(f"{self._web.url} has no study {study_uid}")
         files = []

@@ -1,16 +1,20 @@
 """The files of a claimed study: those that we received, and those that Orthanc keeps, fetched for as long as it takes.
 
 Of a series that holds no radiograph one instance is fetched: enough to say what it is, without its hundreds of slices.
+MR series are fetched whole where a bundle for knee MRI serves.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from inference.errors import ConfigurationError, ResourceError
+from inference.installed import reads_mr
 from plugin.orthanc_api import OrthancApi
 from plugin.rows import Claim, Input
 from plugin.settings import Settings
@@ -22,6 +26,10 @@ WITHOUT_RADIOGRAPHS = frozenset(
     {"AU", "BI", "CT", "DOC", "ECG", "EPS", "ES", "FID", "HD", "IVUS", "KO", "LP", "M3D", "MG", "MR", "NM", "OAM"}
     | {"OCT", "OP", "OPT", "OPV", "OSS", "PLAN", "PR", "PT", "PX", "REG", "RESP", "RTDOSE", "RTIMAGE", "RTPLAN"}
     | {"RTRECORD", "RTSEGANN", "RTSTRUCT", "RWV", "SEG", "SM", "SMR", "SR", "STAIN", "TG", "US", "XC"}
+)
+MR = "MR"
+MOST_SLICES = (
+    2000  # of an MR series that is fetched whole; one of more is no series of a knee, but a film of a heart, say
 )
 
 
@@ -54,7 +62,9 @@ class Fetcher:
     """Puts the inputs of a claim on disk; keeps one session with Orthanc."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises BundleError when the manifest of a configured bundle cannot be read."""
         self._settings = settings
+        self.whole_mr = reads_mr(settings.bundles)
         self._api: OrthancApi | None = None
 
     @contextmanager
@@ -64,8 +74,16 @@ class Fetcher:
         Raises ResourceError when our disk fails, WebError when Orthanc does, ConfigurationError without one.
         """
         with self._folder(claim) as folder:
-            found = [self._file(item, folder / f"{number}.dcm") for number, item in enumerate(wanted(claim.inputs))]
+            found = [self._file(item, folder / f"{number}.dcm") for number, item in enumerate(self._wanted(claim))]
             yield tuple(file for file in found if file is not None)
+
+    def gone(self, claim: Claim, files: Sequence[InputFile]) -> list[str]:
+        """The identifiers of those that Orthanc was asked for and has no more."""
+        found = {file.sop_uid for file in files}
+        return [item.remote for item in self._wanted(claim) if item.remote is not None and item.sop_uid not in found]
+
+    def _wanted(self, claim: Claim) -> list[Input]:
+        return wanted(claim.inputs, whole_mr=self.whole_mr)
 
     def _file(self, item: Input, target: Path) -> InputFile | None:
         if item.remote is not None:
@@ -110,30 +128,27 @@ class Fetcher:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def wanted(inputs: Sequence[Input]) -> list[Input]:
+def wanted(inputs: Sequence[Input], *, whole_mr: bool = False) -> list[Input]:
     """What of a claim is fetched. What made its revision is among it, and scoring again finds the same."""
-    return one_of_each(inputs, lambda item: item.revision)
+    return one_of_each(inputs, lambda item: item.revision, whole_mr=whole_mr)
 
 
-def one_of_each(items: Sequence[T], newness: Callable[[T], int] = lambda _item: 0) -> list[T]:
-    """Every instance, but of a series without radiographs only one: the first of the newest."""
+def one_of_each(
+    items: Sequence[T], newness: Callable[[T], int] = lambda _item: 0, *, whole_mr: bool = False
+) -> list[T]:
+    """Every instance, but of a series without radiographs only one: the first of the newest.
+
+    With `whole_mr` MR series of up to MOST_SLICES instances are whole, too.
+    """
+    slices = Counter(item.series_uid for item in items if item.modality.upper() == MR)
+    whole = {series for series, count in slices.items() if whole_mr and count <= MOST_SLICES}
     enough: dict[str, T] = {}
-    for item in filter(_is_one_enough, items):
+    single = [item.modality.upper() in WITHOUT_RADIOGRAPHS and item.series_uid not in whole for item in items]
+    for item in compress(items, single):
         known = enough.setdefault(item.series_uid, item)
         if newness(item) > newness(known):
             enough[item.series_uid] = item
-    return [item for item in items if not _is_one_enough(item) or enough[item.series_uid] is item]
-
-
-def _is_one_enough(item: InSeries) -> bool:
-    """Of a received file the modality is not known: it lies here already."""
-    return item.modality.upper() in WITHOUT_RADIOGRAPHS
-
-
-def gone(inputs: Sequence[Input], files: Sequence[InputFile]) -> list[str]:
-    """The identifiers of those that Orthanc was asked for and has no more."""
-    found = {file.sop_uid for file in files}
-    return [item.remote for item in wanted(inputs) if item.remote is not None and item.sop_uid not in found]
+    return [item for item, one in zip(items, single, strict=True) if not one or enough[item.series_uid] is item]
 
 
 def drop_leftovers(data_dir: Path) -> None:

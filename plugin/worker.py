@@ -21,7 +21,7 @@ from inference.reading import StudyInput, read_study
 from inference.studies import is_own_result
 from plugin import logs, provenance, results, routing, writing
 from plugin.boundary import Boundary
-from plugin.fetching import Fetcher, InputFile, gone
+from plugin.fetching import Fetcher, InputFile
 from plugin.heartbeat import Heartbeat
 from plugin.jobs import Queue, StaleClaimError
 from plugin.lifetime import Lifetime
@@ -114,6 +114,7 @@ class Worker:
                 revision=claim.revision,
                 status=findings.status.value,
                 knees=len(findings.knees),
+                volumes=len(findings.volumes),
                 refusals=[refusal.code.value for refusal in findings.refusals],
                 seconds=round(time.monotonic() - started, 3),
             )
@@ -121,7 +122,7 @@ class Worker:
 
     def _process(self, claim: Claim) -> StudyFindings:
         with self._fetcher.files(claim) as files:
-            self._queue.forget(claim.study_uid, gone(claim.inputs, files))
+            self._queue.forget(claim.study_uid, self._fetcher.gone(claim, files))
             study = read_study([file.path for file in files], study_instance_uid=claim.study_uid)
             secondary = routing.accepts_secondary_capture(self._settings, claim.sources)
             if _only_own_results_are_new(claim, study, files):

@@ -9,6 +9,7 @@ from pydicom import dcmread
 from rich.progress import Progress
 
 from inference.errors import ConfigurationError, DeliveryError, GenuError, ResourceError
+from inference.installed import reads_mr
 from inference.reading import StudyInput, read_study
 from plugin.destinations import opened
 from plugin.dicomweb import DicomWebReader, checked
@@ -24,12 +25,14 @@ def fetched(
 ) -> Iterator[tuple[list[StudyInput], list[Scored]]]:
     """The studies, readable within the context, and the outcomes of those that could not be fetched whole.
 
-    Raises ConfigurationError without a server, DataError for what is no UID, ResourceError when the disk fails.
+    Raises ConfigurationError without a server, DataError for what is no UID, BundleError for a bundle whose manifest
+    cannot be read, ResourceError when the disk fails.
     """
     if settings.dicomweb is None:
         raise ConfigurationError("--study: from which server? Give --dicomweb URL, or set dicomweb.url")
     uids = list(dict.fromkeys(checked(uid) for uid in study_uids))
-    reader = DicomWebReader(settings.dicomweb, settings.listener.max_instance_bytes)
+    whole_mr = reads_mr(settings.bundles)
+    reader = DicomWebReader(settings.dicomweb, settings.listener.max_instance_bytes, whole_mr=whole_mr)
     studies: list[StudyInput] = []
     failed: list[Scored] = []
     task = progress.add_task("fetching", total=None)

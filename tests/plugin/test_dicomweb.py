@@ -196,6 +196,9 @@ def test_everything_but_series_without_radiographs_is_one_of_each() -> None:
     ]
     counts = [len([item for item in one_of_each(listed) if item.series_uid == f"1.{number}"]) for number in range(1, 7)]
     assert counts == [1, 2, 2, 1, 2, 1]
+    whole = one_of_each(listed, whole_mr=True)
+    counts = [len([item for item in whole if item.series_uid == f"1.{number}"]) for number in range(1, 7)]
+    assert counts == [2, 2, 2, 2, 2, 1]
 
 
 # ---- one instance

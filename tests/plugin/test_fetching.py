@@ -7,11 +7,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from inference.errors import ConfigurationError, ResourceError
-from plugin.fetching import FETCHED, Fetcher, drop_leftovers, wanted
+from inference.errors import BundleError, ConfigurationError, ResourceError
+from plugin.fetching import FETCHED, MOST_SLICES, Fetcher, drop_leftovers, wanted
 from plugin.rows import Claim, Input
 from plugin.settings import load
 from plugin.web import WebError
+from tests.inference.mr_bundle import random_backbone, write_bundle
 from tests.plugin.fakes import film
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
 from tests.plugin.peers import free_port
@@ -103,6 +104,24 @@ def test_of_a_series_without_radiographs_one_instance_is_enough() -> None:
     assert wanted([*slices, *others, *films, *unknown]) == [slices[0], *others, *films, *unknown]
     files = [received("a.dcm"), received("b.dcm")]
     assert wanted(files) == files
+
+
+def test_mr_series_are_whole_where_a_bundle_reads_them() -> None:
+    slices = [kept("a", number, series="1.5", modality="MR") for number in range(3)]
+    others = [kept("b", number, series="1.6", modality="CT") for number in (10, 11)]
+    endless = [kept("c", number, series="1.7", modality="MR") for number in range(MOST_SLICES + 1)]
+    assert wanted([*slices, *others, *endless], whole_mr=True) == [*slices, others[0], endless[0]]
+    assert len(wanted(endless[1:], whole_mr=True)) == MOST_SLICES
+
+
+def test_whether_mr_is_fetched_whole_is_said_by_the_bundles(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text('{"format": 1, "task": "jsn_progression", "files": {}}', "utf-8")
+    with pytest.raises(BundleError, match="lacks"):
+        Fetcher(load(None, {"data_dir": tmp_path, "bundles": [tmp_path]}))
+    backbone = random_backbone(tmp_path / "weights")
+    folder = write_bundle(tmp_path / "bundle", backbone)
+    assert Fetcher(load(None, {"data_dir": tmp_path, "bundles": [folder]})).whole_mr
+    assert not Fetcher(load(None, {"data_dir": tmp_path})).whole_mr
 
 
 def test_of_such_a_series_it_is_one_that_came_last() -> None:
