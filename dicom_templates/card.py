@@ -21,7 +21,17 @@ from pydicom.uid import (
 
 from dicom_templates import codes
 from dicom_templates.capture import add_compression, add_picture, instance_number, source_item
-from dicom_templates.card_drawing import EVIDENCE, FOOTER, FOUND, MORE, NOT_SCORED, REASON, REMEDY, draw_card
+from dicom_templates.card_drawing import (
+    EVIDENCE,
+    FOOTER,
+    FOUND,
+    MORE,
+    NOT_SCORED,
+    REASON,
+    REMEDY,
+    SERIES_HEADING,
+    draw_card,
+)
 from dicom_templates.context import ReportContext
 from dicom_templates.drawing import model_line
 from dicom_templates.identity import (
@@ -35,6 +45,7 @@ from dicom_templates.identity import (
     framed,
     series_uid,
 )
+from dicom_templates.mr_images import is_mr, of_series, only_mr
 from dicom_templates.patient import raw_text
 from inference.findings import FilmLook, ModelIdentity, Refusal, RefusalCode, Side, SourceImage, StudyFindings
 
@@ -43,6 +54,9 @@ MOST_SENTENCES: Final = 2  # of one kind; all of them fit into Image Comments (L
 SENTENCE_LENGTH: Final = 1024
 # Not the UID itself: a de-identified copy of the study keeps what is burned in.
 EXPLAINED: Final = f"{EVIDENCE}genu explain (the page is named by the SOP Instance UID of the film)"
+SERIES_EXPLAINED: Final = (
+    f"{EVIDENCE}genu explain (the page is named by the SOP Instance UID of an image of the series)"
+)
 _STUDY_NUMBER: Final = 1
 _RADIOGRAPHS: Final = {
     ComputedRadiographyImageStorage,
@@ -89,8 +103,11 @@ def build_card(
     `header` is that of the image, else of the instance that gives patient and study; ready to be written.
     """
     side = common_side(refusals)
-    scope = scope_sentence(image, side, _scored(image, side, findings))
-    lines = card_lines(refusals, scope, findings.models, context, explained=image is not None)
+    series = image is not None and all(of_series(refusal, image) for refusal in refusals)
+    scope = series_scope(side) if series else scope_sentence(image, side, _scored(image, side, findings))
+    about_mr = series or (image is None and only_mr(findings))
+    explained = "" if image is None else SERIES_EXPLAINED if series else EXPLAINED
+    lines = card_lines(refusals, scope, findings.models, context, explained=explained, of_mr=about_mr, series=series)
     pixels = draw_card(lines, _film(image, findings, header), _look(image, findings))
     dataset = framed(
         header,
@@ -107,7 +124,7 @@ def build_card(
     dataset.ImageLaterality = image_laterality({refusal.side for refusal in refusals})
     dataset.PatientOrientation = None
     add_compression(dataset, header if image is not None else Dataset())
-    dataset.DerivationDescription = _derivation(image, refusals, side, findings.models)
+    dataset.DerivationDescription = _derivation(image, refusals, side, findings.models, series=series)
     if image is not None:
         dataset.SourceImageSequence = DicomSequence([source_item(image)])
     add_picture(dataset, pixels, lines)
@@ -139,30 +156,35 @@ def card_lines(
     models: Sequence[ModelIdentity],
     context: ReportContext,
     *,
-    explained: bool = False,
+    explained: str = "",
+    of_mr: bool = False,
+    series: bool = False,
 ) -> tuple[str, ...]:
     """What is burned in, line by line before wrapping, in ASCII; holds nothing of the patient but the side.
 
-    `explained` says that there is an image, and so a page of `genu explain` about it.
+    `explained` names the page of `genu explain`, which is about an image; `of_mr` gives the advice for MR images;
+    `series` says that it is a series that was not scored.
     """
+    remedies = codes.SERIES_REMEDIES if of_mr else codes.REMEDIES
     groups: dict[tuple[Side | None, RefusalCode], list[str]] = {}
     for refusal in refusals:
         sentences = groups.setdefault((refusal.side, refusal.code), [])
         sentence = found_sentence(refusal)
         if sentence not in sentences:
             sentences.append(sentence)
-    lines = [heading(image_laterality({refusal.side for refusal in refusals})), scope]
+    laterality = image_laterality({refusal.side for refusal in refusals})
+    lines = [SERIES_HEADING if series else heading(laterality), scope]
     told = 0
     for (knee, code), sentences in list(groups.items())[:MOST_REASONS]:
         which = f", {SIDE_WORDS[knee]} knee" if knee is not None else ""
         lines.append(f"{REASON}{which}: {codes.REFUSALS[code].meaning}")
         lines += [FOUND + sentence for sentence in sentences[:MOST_SENTENCES]]
-        lines.append(REMEDY + codes.REMEDIES[code])
+        lines.append(REMEDY + remedies[code])
         told += len(sentences[:MOST_SENTENCES])
     if left := sum(map(len, groups.values())) - told:
         lines.append(f"{MORE}{left}")
     if explained:
-        lines.append(EXPLAINED)
+        lines.append(explained)
     lines += [FOOTER + ascii_text(f"Genu {context.software_version}", 64), *map(model_line, models), RESEARCH_MARK]
     if any(model.synthetic for model in models):
         lines.append(SYNTHETIC_MARK)
@@ -173,6 +195,12 @@ def found_sentence(refusal: Refusal) -> str:
     """The reason as a sentence, as it stands on the card."""
     text = ascii_text(refusal.reason, SENTENCE_LENGTH)
     return text[:1].upper() + text[1:]
+
+
+def series_scope(side: Side | None) -> str:
+    """The same for a card of an MR series, which another model may have scored."""
+    knee = f" for the {SIDE_WORDS[side]} knee" if side is not None else ""
+    return f"A model for knee MRI has no result{knee}: it cannot score this series. The report says what was scored."
 
 
 def scope_sentence(image: SourceImage | None, side: Side | None, scored: bool) -> str:
@@ -194,6 +222,8 @@ def scope_sentence(image: SourceImage | None, side: Side | None, scored: bool) -
 def _scored(image: SourceImage | None, side: Side | None, findings: StudyFindings) -> bool:
     """Whether something was scored where the card says that something was not."""
     knees = [k for k in findings.knees if image is None or k.source.sop_instance_uid == image.sop_instance_uid]
+    if image is None and findings.volumes:
+        return True
     return any(side is None or knee.side is not side for knee in knees)
 
 
@@ -204,7 +234,7 @@ def is_written_on(header: Dataset) -> bool:
 
 def _film(image: SourceImage | None, findings: StudyFindings, header: Dataset) -> npt.NDArray[np.uint8] | None:
     """The film as a reader sees it, where it was rendered and nothing is known to be written onto it."""
-    if image is None or is_written_on(header):
+    if image is None or is_mr(image) or is_written_on(header):
         return None
     return findings.renderings.get(image.sop_instance_uid)
 
@@ -236,9 +266,16 @@ def _card_uid(
 
 
 def _derivation(
-    image: SourceImage | None, refusals: Sequence[Refusal], side: Side | None, models: Sequence[ModelIdentity]
+    image: SourceImage | None,
+    refusals: Sequence[Refusal],
+    side: Side | None,
+    models: Sequence[ModelIdentity],
+    *,
+    series: bool,
 ) -> str:
     mark = f"{SYNTHETIC_MARK}. " if any(model.synthetic for model in models) else ""
     what = "the study" if image is None else "the image" if side is None else f"the {SIDE_WORDS[side]} knee"
+    if series:
+        what = "the MR series" if side is None else f"the MR series of the {SIDE_WORDS[side]} knee"
     reasons = ", ".join(dict.fromkeys(codes.REFUSALS[refusal.code].meaning for refusal in refusals))
     return ascii_text(f"{mark}Card that says why {what} was not scored: {reasons}; not for measuring.", 1024)

@@ -29,6 +29,7 @@ from dicom_templates.film_drawing import draw_film, legend_of
 from inference.findings import FilmLook
 
 NOT_SCORED: Final = "NOT SCORED"
+SERIES_HEADING: Final = f"MR SEQUENCE {NOT_SCORED}"
 REASON: Final = "Reason"
 FOUND: Final = "Found: "
 REMEDY: Final = "What to do: "

@@ -1,15 +1,27 @@
 """The part of the checker that reads a report's content tree."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pydicom.dataset import Dataset
 
-from dicom_templates import codes
-from dicom_templates.identity import SIDE_WORDS, SYNTHETIC_MARK
+from dicom_templates import codes, mr_codes
+from dicom_templates.check_mr import group_complaints
+from dicom_templates.check_tree import (
+    algorithm,
+    children,
+    code_of,
+    descendants,
+    marks,
+    name_of,
+    number_of,
+    one_coded_side,
+    referenced_uid,
+    texts_of,
+)
 from dicom_templates.pain import ORIGIN
 from dicom_templates.set_words import told_set
-from inference.findings import RefusalCode, Side
+from inference.findings import RefusalCode
 
 CARDLESS = codes.REFUSALS[RefusalCode.UNSUPPORTED_SOP_CLASS].value  # objects that are no radiographs have no card
 _FORBIDDEN = "osteoarthritis"
@@ -22,24 +34,6 @@ _OBSERVER = {
 }
 _REPORTED_PAIN = "72514-3"  # LOINC, pain severity 0-10 as reported
 _MILLIMETRES = re.compile(r"\d ?mm\b")
-_SIDES = {code.value: side for side, code in codes.SIDES.items()}
-
-
-def children(item: Dataset, code_value: str) -> list[Dataset]:
-    """The direct child items with this concept name."""
-    return [child for child in item.get("ContentSequence", ()) if _name(child) == code_value]
-
-
-def code_of(item: Dataset) -> str:
-    """The code value of a CODE item, empty when it has none."""
-    values = item.get("ConceptCodeSequence")
-    return str(values[0].get("CodeValue", "")) if values else ""
-
-
-def referenced_uid(item: Dataset) -> str:
-    """The SOP Instance UID that an IMAGE item refers to, empty when it refers to none."""
-    references = item.get("ReferencedSOPSequence")
-    return str(references[0].get("ReferencedSOPInstanceUID", "")) if references else ""
 
 
 def refusal_cards(container: Dataset) -> list[Dataset]:
@@ -53,7 +47,7 @@ def report_complaints(report: Dataset) -> list[str]:
     groups = [group for part in measurements for group in children(part, codes.MEASUREMENT_GROUP.value)]
     complaints = [*_document(report), *_references(report)]
     for number, group in enumerate(groups, 1):
-        kind = _knee if children(group, codes.KL_GRADE.value) else _refusal
+        kind = _kind(group)
         complaints += [f"group {number}: {complaint}" for complaint in (*_region(group), *kind(group))]
         complaints += [f"group {number}: {complaint}" for complaint in _equipment(report, group)]
     for container in children(report, codes.QUALITATIVE_EVALUATIONS.value):
@@ -63,13 +57,20 @@ def report_complaints(report: Dataset) -> list[str]:
     return complaints
 
 
+def _kind(group: Dataset) -> Callable[[Dataset], Iterator[str]]:
+    """What a group is checked for: a graded knee, a result on an MR series, a refusal."""
+    if children(group, codes.KL_GRADE.value):
+        return _knee
+    return group_complaints if children(group, mr_codes.ORIGIN.value) else _refusal
+
+
 def _document(report: Dataset) -> Iterator[str]:
     flags = {"CompletionFlag": "COMPLETE", "VerificationFlag": "UNVERIFIED", "PreliminaryFlag": "PRELIMINARY"}
     for keyword, value in flags.items():
         if report.get(keyword) != value:
             yield f"{keyword} is {report.get(keyword)!r}, must be {value}"
-    if _name(report) != codes.IMAGING_REPORT.value:
-        yield f"the title is {_name(report)!r}, must be {codes.IMAGING_REPORT.value}"
+    if name_of(report) != codes.IMAGING_REPORT.value:
+        yield f"the title is {name_of(report)!r}, must be {codes.IMAGING_REPORT.value}"
     templates = report.get("ContentTemplateSequence")
     if not templates or templates[0].get("TemplateIdentifier") != "1500":
         yield "Content Template Sequence does not name template 1500"
@@ -90,30 +91,23 @@ def _region(group: Dataset) -> Iterator[str]:
     for region in regions:
         if not [child for child in region.get("ContentSequence", ()) if referenced_uid(child)]:
             yield "its region is not selected from an image"
-    if not _texts(group, codes.TRACKING_IDENTIFIER.value):
+    if not texts_of(group, codes.TRACKING_IDENTIFIER.value):
         yield "has no tracking identifier"
     if not [item for item in children(group, "112040") if item.get("UID")]:
         yield "has no tracking unique identifier"
 
 
 def _knee(group: Dataset) -> Iterator[str]:
-    for code_value, words in ((codes.ALGORITHM_NAME.value, "name"), (codes.ALGORITHM_VERSION.value, "version")):
-        if not all(_texts(group, code_value)) or not _texts(group, code_value):
-            yield f"has no algorithm {words}"
-    families = [code_of(item) for item in children(group, codes.ALGORITHM_FAMILY.value)]
-    if families != [codes.ARTIFICIAL_INTELLIGENCE.value]:
-        yield "its algorithm family is not Artificial Intelligence"
-    if not children(group, codes.VISUAL_EXPLANATION.value):
-        yield "has no visual explanation (130401, DCM)"
+    yield from algorithm(group)
     grades = [code_of(item) for item in children(group, codes.KL_GRADE.value)]
     if len(grades) != 1:
         yield f"has {len(grades)} grades, must have one"
     yield from _probabilities(group)
     yield from _pain(group)
-    yield from _side(group)
-    yield from _marks(group)
+    yield from one_coded_side(group)
+    yield from marks(group)
     yield from _lengths(group)
-    for text in _texts(group, codes.RESULT_TEXT.value):
+    for text in texts_of(group, codes.RESULT_TEXT.value):
         if f"KL {grades[0].removeprefix('KL-')} " not in text:
             yield f"its result in words does not say the coded grade {grades[0]}: {text!r}"
     yield from _set(group, grades[0])
@@ -133,16 +127,16 @@ def _set(group: Dataset, grade: str) -> Iterator[str]:
     reported = [number for number, concept in enumerate(codes.KL_GRADES) if concept.value == grade]
     if coded and (coded != tuple(range(coded[0], coded[-1] + 1)) or not set(reported) <= set(coded)):
         yield f"its conformal set is {coded}, must be neighbouring grades with {grade} among them"
-    for text in _texts(group, codes.RESULT_TEXT.value):
+    for text in texts_of(group, codes.RESULT_TEXT.value):
         if told_set(text) != coded:
             yield f"its result in words does not say the coded conformal set {coded}: {text!r}"
 
 
 def _probabilities(group: Dataset) -> Iterator[str]:
-    values = [_number(item) for concept in codes.KL_PROBABILITIES for item in children(group, concept.value)]
+    values = [number_of(item) for concept in codes.KL_PROBABILITIES for item in children(group, concept.value)]
     if len(values) != len(codes.KL_PROBABILITIES) or abs(sum(values) - 1.0) > 0.001:
         yield f"its probabilities are {values}, must be five that sum to 1"
-    expected = [_number(item) for item in children(group, codes.KL_EXPECTED.value)]
+    expected = [number_of(item) for item in children(group, codes.KL_EXPECTED.value)]
     if len(expected) != 1 or not 0.0 <= expected[0] <= 4.0:
         yield f"its expected grade is {expected}, must be one number in 0..4"
 
@@ -150,15 +144,15 @@ def _probabilities(group: Dataset) -> Iterator[str]:
 def pain_of(group: Dataset) -> tuple[float, ...]:
     """Score, low and high of a knee's group; empty without a prediction of pain."""
     concepts = (codes.PAIN, codes.PAIN_LOW, codes.PAIN_HIGH)
-    return tuple(_number(item) for concept in concepts for item in children(group, concept.value))
+    return tuple(number_of(item) for concept in concepts for item in children(group, concept.value))
 
 
 def _pain(group: Dataset) -> Iterator[str]:
     """A score within its interval, both within 0..10, by a named algorithm, and nowhere without its origin."""
     values = pain_of(group)
     origins = [code_of(item) for item in children(group, codes.PAIN_ORIGIN.value)]
-    texts = _texts(group, codes.RESULT_TEXT.value)
-    if any(_name(item) == _REPORTED_PAIN for item in _descendants(group)):
+    texts = texts_of(group, codes.RESULT_TEXT.value)
+    if any(name_of(item) == _REPORTED_PAIN for item in descendants(group)):
         yield f"names a value ({_REPORTED_PAIN}, LN): that is a score that a patient gave"
     if not values:
         if origins or any(ORIGIN in text for text in texts):
@@ -172,58 +166,30 @@ def _pain(group: Dataset) -> Iterator[str]:
         yield f"its result in words does not say the pain score {values[0]:.1f}, or not {ORIGIN!r}"
     for score in children(group, codes.PAIN.value):
         for code_value, words in ((codes.ALGORITHM_NAME.value, "name"), (codes.ALGORITHM_VERSION.value, "version")):
-            if not all(_texts(score, code_value)) or not _texts(score, code_value):
+            if not all(texts_of(score, code_value)) or not texts_of(score, code_value):
                 yield f"its pain score has no algorithm {words}"
-        if not any("coverage" in text for text in _texts(score, codes.ALGORITHM_PARAMETERS.value)):
+        if not any("coverage" in text for text in texts_of(score, codes.ALGORITHM_PARAMETERS.value)):
             yield "its pain score does not tell the coverage of its interval"
-
-
-def _side(group: Dataset) -> Iterator[str]:
-    """The side must be one, and the same in code and in words."""
-    sites = children(group, codes.FINDING_SITE.value)
-    sides = [_SIDES.get(code_of(item)) for site in sites for item in children(site, codes.LATERALITY.value)]
-    if len(sides) != 1 or sides[0] is None:
-        yield f"its finding site has {len(sides)} known sides, must have one"
-        return
-    side: Side = sides[0]
-    for code_value in (codes.TRACKING_IDENTIFIER.value, codes.RESULT_TEXT.value):
-        texts = _texts(group, code_value)
-        if not texts:
-            yield f"has no text {code_value} that names the side"
-        for text in texts:
-            if SIDE_WORDS[side] not in text or SIDE_WORDS[side.other] in text:
-                yield f"its coded side is {SIDE_WORDS[side]}, its text {code_value} says {text!r}"
 
 
 def _lengths(group: Dataset) -> Iterator[str]:
     """Millimetres stand in the one sentence on pixel spacing only, which says where they hold."""
-    spacings = _texts(group, codes.PIXEL_SPACING.value)
+    spacings = texts_of(group, codes.PIXEL_SPACING.value)
     if len(spacings) > 1:
         yield f"has {len(spacings)} sentences on pixel spacing, at most one is right"
-    for item in _descendants(group):
+    for item in descendants(group):
         units = [unit for value in item.get("MeasuredValueSequence", ()) for unit in value.MeasurementUnitsCodeSequence]
         lengths = [str(unit.CodeValue) for unit in units if str(unit.CodeValue) in {"mm", "cm", "um", "m"}]
-        said = _name(item) != codes.PIXEL_SPACING.value and _MILLIMETRES.search(str(item.get("TextValue", "")))
+        said = name_of(item) != codes.PIXEL_SPACING.value and _MILLIMETRES.search(str(item.get("TextValue", "")))
         if lengths or said:
-            yield f"gives a length ({_name(item)}), but nothing is measured in millimetres"
-
-
-def _marks(group: Dataset) -> Iterator[str]:
-    if [code_of(item) for item in children(group, codes.INTENDED_USE.value)] != [codes.RESEARCH_USE.value]:
-        yield "does not carry the research mark"
-    kinds = [code_of(item) for item in children(group, codes.MODEL_KIND.value)]
-    if len(kinds) != 1:
-        yield "does not say the kind of its model"
-    says = any(SYNTHETIC_MARK in text for text in _texts(group, codes.RESULT_TEXT.value))
-    if (codes.MODEL_SYNTHETIC.value in kinds) != says:
-        yield "its kind of model and its result in words disagree on whether the model is a stand-in"
+            yield f"gives a length ({name_of(item)}), but nothing is measured in millimetres"
 
 
 def _refusal(container: Dataset) -> Iterator[str]:
     reasons = [code_of(item) for item in children(container, codes.REFUSAL.value)]
     if not reasons:
         yield "holds neither a grade nor a reason for not scoring"
-    if len(_texts(container, codes.REFUSAL_TEXT.value)) != len(reasons):
+    if len(texts_of(container, codes.REFUSAL_TEXT.value)) != len(reasons):
         yield "has not one sentence for each reason for not scoring"
     if set(reasons) - {CARDLESS} and not refusal_cards(container):
         yield "refers to no refusal card"
@@ -238,10 +204,10 @@ def _equipment(report: Dataset, group: Dataset) -> Iterator[str]:
         for item in report.get("ContributingEquipmentSequence", ())
     }
     for item in (group, *children(group, codes.PAIN.value)):
-        names, versions = _texts(item, codes.ALGORITHM_NAME.value), _texts(item, codes.ALGORITHM_VERSION.value)
-        for algorithm in zip(names, versions, strict=False):
-            if algorithm not in known:
-                yield f"its algorithm {algorithm} is not in the Contributing Equipment Sequence"
+        names, versions = texts_of(item, codes.ALGORITHM_NAME.value), texts_of(item, codes.ALGORITHM_VERSION.value)
+        for named in zip(names, versions, strict=False):
+            if named not in known:
+                yield f"its algorithm {named} is not in the Contributing Equipment Sequence"
 
 
 def _references(report: Dataset) -> Iterator[str]:
@@ -252,35 +218,15 @@ def _references(report: Dataset) -> Iterator[str]:
         for series in study.ReferencedSeriesSequence
         for instance in series.ReferencedSOPSequence
     }
-    for item in _descendants(report):
+    for item in descendants(report):
         uid = referenced_uid(item)
         if uid and uid not in known:
             yield f"the tree refers to {uid}, which is not in the evidence"
 
 
-def _descendants(item: Dataset) -> Iterator[Dataset]:
-    for child in item.get("ContentSequence", ()):
-        yield child
-        yield from _descendants(child)
-
-
 def _words(group: Dataset) -> Iterator[str]:
     """All words in a group: texts and the meanings of names and values."""
-    for item in _descendants(group):
+    for item in descendants(group):
         yield str(item.get("TextValue", ""))
         for keyword in ("ConceptNameCodeSequence", "ConceptCodeSequence"):
             yield from (str(code.get("CodeMeaning", "")) for code in item.get(keyword, ()))
-
-
-def _name(item: Dataset) -> str:
-    names = item.get("ConceptNameCodeSequence")
-    return str(names[0].get("CodeValue", "")) if names else ""
-
-
-def _texts(item: Dataset, code_value: str) -> list[str]:
-    return [str(child.get("TextValue", "")) for child in children(item, code_value)]
-
-
-def _number(item: Dataset) -> float:
-    measured = item.get("MeasuredValueSequence")
-    return float(measured[0].NumericValue) if measured else float("nan")

@@ -7,9 +7,14 @@ nor a missing research mark, nor a picture whose burned-in words differ from its
 from collections.abc import Iterator, Mapping, Sequence
 
 from pydicom.dataset import Dataset
-from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+)
 
-from dicom_templates import codes
+from dicom_templates import codes, mr_codes
 from dicom_templates.card_drawing import FOUND, MORE
 from dicom_templates.check_images import (
     burned_grade,
@@ -19,16 +24,9 @@ from dicom_templates.check_images import (
     is_card,
     picture_complaints,
 )
-from dicom_templates.check_report import (
-    CARDLESS,
-    children,
-    code_of,
-    pain_of,
-    referenced_uid,
-    refusal_cards,
-    report_complaints,
-    set_of,
-)
+from dicom_templates.check_mr import frames_complaints, map_complaints, volume_against
+from dicom_templates.check_report import CARDLESS, pain_of, refusal_cards, report_complaints, set_of
+from dicom_templates.check_tree import children, code_of, referenced_uid
 from dicom_templates.identity import MANUFACTURER, RESEARCH
 from dicom_templates.patient import COPIED, SPECIFIC_CHARACTER_SET, TYPE_2, raw_text
 from dicom_templates.set_words import told_set
@@ -36,12 +34,16 @@ from inference.findings import Side
 
 
 def check(dataset: Dataset) -> list[str]:
-    """All complaints about one object of ours: report, heatmap or card."""
+    """All complaints about one object of ours: report, heatmap, card, pictures or map of an MR series."""
     complaints = [*_common(dataset), *_codes(dataset)]
     if dataset.get("SOPClassUID") == Comprehensive3DSRStorage:
         complaints += report_complaints(dataset)
     elif dataset.get("SOPClassUID") == SecondaryCaptureImageStorage:
         complaints += picture_complaints(dataset)
+    elif dataset.get("SOPClassUID") == MultiFrameTrueColorSecondaryCaptureImageStorage:
+        complaints += frames_complaints(dataset)
+    elif dataset.get("SOPClassUID") == ParametricMapStorage:
+        complaints += map_complaints(dataset)
     else:
         complaints.append(f"SOP Class UID is {dataset.get('SOPClassUID')}, which Genu never writes")
     return complaints
@@ -51,7 +53,9 @@ def check_study(datasets: Sequence[Dataset]) -> list[str]:
     """All complaints about the objects of one study, each by itself and between them."""
     complaints = [complaint for dataset in datasets for complaint in check(dataset)]
     reports = [dataset for dataset in datasets if dataset.get("SOPClassUID") == Comprehensive3DSRStorage]
-    pictures = {str(d.SOPInstanceUID): d for d in datasets if d.get("SOPClassUID") == SecondaryCaptureImageStorage}
+    pictures = _of_class(datasets, SecondaryCaptureImageStorage)
+    frames = _of_class(datasets, MultiFrameTrueColorSecondaryCaptureImageStorage)
+    maps = _of_class(datasets, ParametricMapStorage)
     for dataset in datasets[1:]:
         keywords = (SPECIFIC_CHARACTER_SET, *TYPE_2, "StudyInstanceUID")
         complaints += [
@@ -61,8 +65,13 @@ def check_study(datasets: Sequence[Dataset]) -> list[str]:
         ]
     for report in reports:
         complaints += _explanations(report, pictures)
+        complaints += _volumes(report, frames, maps)
         complaints += _refusals(report, pictures)
     return complaints
+
+
+def _of_class(datasets: Sequence[Dataset], sop_class_uid: str) -> dict[str, Dataset]:
+    return {str(dataset.SOPInstanceUID): dataset for dataset in datasets if dataset.get("SOPClassUID") == sop_class_uid}
 
 
 def compare_identity(dataset: Dataset, source: Dataset) -> list[str]:
@@ -119,6 +128,8 @@ def _coded_items(dataset: Dataset) -> Iterator[Dataset]:
 def _explanations(report: Dataset, heatmaps: Mapping[str, Dataset]) -> Iterator[str]:
     """Each scored knee must have its heatmap among the objects, with the same side and the same grade."""
     for group in _groups(report):
+        if children(group, mr_codes.ORIGIN.value):
+            continue
         for item in children(group, codes.VISUAL_EXPLANATION.value):
             heatmap = heatmaps.get(referenced_uid(item))
             if heatmap is None:
@@ -136,6 +147,16 @@ def _explanations(report: Dataset, heatmaps: Mapping[str, Dataset]) -> Iterator[
             told = tuple(f"{value:.1f}" for value in pain_of(group))
             if burned_pain(heatmap) != told:
                 yield f"heatmap {heatmap.SOPInstanceUID} shows pain {burned_pain(heatmap)}, its group says {told}"
+
+
+def _volumes(report: Dataset, frames: Mapping[str, Dataset], maps: Mapping[str, Dataset]) -> Iterator[str]:
+    """Each result on an MR series must have its pictures and its map among the objects, and they no other group."""
+    told = set()
+    for group in _groups(report):
+        if children(group, mr_codes.ORIGIN.value):
+            told |= {referenced_uid(item) for item in children(group, codes.VISUAL_EXPLANATION.value)}
+            yield from volume_against(group, frames, maps)
+    yield from (f"no group of the report refers to {uid}" for uid in {**frames, **maps} if uid not in told)
 
 
 def _groups(report: Dataset) -> Iterator[Dataset]:

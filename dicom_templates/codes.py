@@ -12,7 +12,7 @@ from pydicom.sr.coding import Code
 from dicom_templates import mr_codes
 from dicom_templates.concept import SCHEME as _SCHEME
 from dicom_templates.concept import Concept
-from dicom_templates.refusal_rows import REFUSAL_ROWS
+from dicom_templates.refusal_rows import MR_REMEDIES, REFUSAL_ROWS
 from inference.findings import Side
 
 SCHEME = _SCHEME
@@ -155,6 +155,7 @@ REFUSALS = {
     for code, (value, meaning, definition, _) in REFUSAL_ROWS.items()
 }
 REMEDIES = {code: remedy for code, (_, _, _, remedy) in REFUSAL_ROWS.items()}  # what a refusal card advises
+SERIES_REMEDIES = {**REMEDIES, **MR_REMEDIES}  # the same for a series of MR images
 
 TABLE: tuple[Concept, ...] = (
     KL_GRADE,
@@ -273,6 +274,9 @@ def markdown() -> str:
         "|---|---|---|",
     ]
     lines += [f"| `{row.value}` | `{code.value}` | {REMEDIES[code]} |" for code, row in REFUSALS.items()]
+    lines += ["", "Of a series of MR images it says instead:", ""]
+    lines += ["| Code value | In results.jsonl | What the card advises |", "|---|---|---|"]
+    lines += [f"| `{REFUSALS[code].value}` | `{code.value}` | {remedy} |" for code, remedy in MR_REMEDIES.items()]
     return "\n".join(lines) + "\n"
 
 

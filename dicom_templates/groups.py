@@ -26,8 +26,9 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
-from dicom_templates import codes
+from dicom_templates import codes, mr_codes
 from dicom_templates.identity import MANUFACTURER, SIDE_WORDS, SYNTHETIC_MARK, ascii_text, derived_uid, tracking_uid
+from dicom_templates.mr_images import of_series
 from dicom_templates.pain import ORIGIN, pain_words, rounded
 from inference.findings import Box, Evidence, KneeFinding, ModelIdentity, PainFinding, Refusal, SourceImage, Spacing
 
@@ -74,6 +75,9 @@ def refusal_group(refusal: Refusal, image: SourceImage, study_uid: str, card: Da
     sites = None
     if refusal.source is None:
         extent, words = codes.EXTENT_STUDY, "Study not scored"
+    elif of_series(refusal, image):
+        knee = "" if refusal.side is None else f" of {SIDE_WORDS[refusal.side]} knee"
+        extent, words = mr_codes.EXTENT, f"MR series{knee} not scored by a model"
     elif refusal.side is not None:
         extent, words = codes.EXTENT_KNEE, f"{SIDE_WORDS[refusal.side]} knee not scored"
     if refusal.side is not None:

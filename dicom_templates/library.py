@@ -19,16 +19,10 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 
 from dicom_templates import codes
+from dicom_templates.mr_images import is_mr
 from dicom_templates.patient import raw_text
 from inference.findings import SourceImage, StudyFindings
 
-MR_CLASSES: Final = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.4",  # MR Image Storage
-        "1.2.840.10008.5.1.4.1.1.4.1",  # Enhanced MR Image Storage
-        "1.2.840.10008.5.1.4.1.1.4.4",  # Legacy Converted Enhanced MR Image Storage
-    }
-)
 _CONTAINS: Final = RelationshipTypeValues.CONTAINS
 
 
@@ -40,7 +34,7 @@ def listed(findings: StudyFindings) -> dict[str, SourceImage]:
     series = {one.series_instance_uid for one in findings.looked_at if one.sop_instance_uid in kept}
     images: dict[str, SourceImage] = {}
     for image in findings.looked_at:
-        if image.sop_class_uid in MR_CLASSES and image.sop_instance_uid not in kept:
+        if is_mr(image) and image.sop_instance_uid not in kept:
             if image.series_instance_uid in series:
                 continue
             series.add(image.series_instance_uid)

@@ -118,7 +118,10 @@ NO_MAP: Final = Concept(
     "A Parametric Map needs one valid Frame of Reference UID of all slices.",
 )
 EXTENT: Final = Concept(
-    "EXTENT-SERIES", "Series not scored", "value of CODE", "The refusal concerns one series of MR images."
+    "EXTENT-SERIES",
+    "MR series not scored by a model",
+    "value of CODE",
+    "The refusal concerns one series of MR images; a model that reads another sequence may have scored it.",
 )
 EVIDENCE: Final = {
     "plane": Concept(
@@ -129,6 +132,9 @@ EVIDENCE: Final = {
     ),
     "slices": Concept(
         "EV-SLICES", "Evidence for volume", "name of TEXT", "How many slices of the series lie in one stack."
+    ),
+    "clinical": Concept(
+        "EV-CLINICAL", "Evidence for clinical variables", "name of TEXT", "What came of an attribute of the patient."
     ),
 }
 ATTENTION_MAP: Final = Concept(

@@ -32,7 +32,7 @@ from dicom_templates.mr_words import probability_words, short_words
 from inference.findings import SourceImage
 from inference.mr_findings import VolumeFinding
 
-SHARES: Final = "Attention of the images: "  # begins the line of Image Comments that is burned in as bars and numbers
+SHARES: Final = "Attention of the slices: "  # begins the line of Image Comments that is burned in as bars and numbers
 
 
 def build_frames(finding: VolumeFinding, header: Dataset, study_uid: str, context: ReportContext) -> Dataset:
@@ -55,15 +55,15 @@ def build_frames(finding: VolumeFinding, header: Dataset, study_uid: str, contex
     dataset.PatientOrientation = None
     add_compression(dataset, header)
     _add_derivation(dataset, finding, frames)
-    add_picture(dataset, frames.pixels[0], (*frames.caption, shares_line(frames.shares)))
+    add_picture(dataset, frames.pixels[0], (*frames.caption, shares_line(frames)))
     dataset.add_new("PixelData", "OB", frames.pixels.tobytes())
     _add_frames(dataset, frames)
     return dataset
 
 
-def shares_line(shares: Sequence[float]) -> str:
-    """The attention of all pictures in their order, as Image Comments has it."""
-    return SHARES + " ".join(f"{share:.4f}" for share in shares)
+def shares_line(frames: Frames) -> str:
+    """The slice and the attention of all pictures in their order, as Image Comments has them: "3:0.1250 4:0.8750"."""
+    return SHARES + " ".join(f"{n}:{share:.4f}" for n, share in zip(frames.numbers, frames.shares, strict=True))
 
 
 def volume_uid(kind: str, finding: VolumeFinding, study_uid: str, context: ReportContext, digest: str) -> UID:
@@ -99,9 +99,9 @@ def source_items(sources: Sequence[SourceImage]) -> DicomSequence:
 def _add_frames(dataset: Dataset, frames: Frames) -> None:
     """Multi-frame and SC Multi-frame Image and Vector modules (PS3.3 C.7.6.6, C.8.6.3, C.8.6.4)."""
     dataset.NumberOfFrames = len(frames.pixels)
-    if len(frames.pixels) > 1:
+    if len(frames.numbers) > 1:
         dataset.FrameIncrementPointer = Tag("PageNumberVector")
-        dataset.PageNumberVector = list(frames.numbers)
+        dataset.PageNumberVector = list(frames.numbers)  # of the slices: counted in the order of their places
 
 
 def _add_derivation(dataset: Dataset, finding: VolumeFinding, frames: Frames) -> None:

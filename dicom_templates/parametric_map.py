@@ -16,7 +16,7 @@ from highdicom.pm import RealWorldValueMapping
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
-from pydicom.uid import UID, ParametricMapStorage
+from pydicom.uid import RE_VALID_UID, ParametricMapStorage
 
 from dicom_templates import codes, mr_codes
 from dicom_templates.capture import add_compression
@@ -52,9 +52,14 @@ def frame_of_reference(headers: Iterable[Dataset]) -> tuple[str, str]:
     if len(found) > 1:
         return "", "The source images do not share one Frame of Reference UID, so a map would have no place."
     value = found.pop()
-    if not UID(value).is_valid:
+    if not is_uid(value):
         return "", "The Frame of Reference UID of the source images is not a valid UID, so a map would have no place."
     return value, ""
+
+
+def is_uid(text: str) -> bool:
+    """Whether it is a UID as PS3.5 9.1 has them."""
+    return len(text) <= 64 and re.fullmatch(RE_VALID_UID, text) is not None
 
 
 def build_map(

@@ -156,3 +156,15 @@ REFUSAL_ROWS: Final[dict[RefusalCode, tuple[str, str, str, str]]] = {
         "Correct the identity at the source and send the study again.",
     ),
 }
+
+# What a card advises instead, where the refusal is of an MR series.
+MR_REMEDIES: Final[dict[RefusalCode, str]] = {
+    RefusalCode.NOT_A_KNEE: (
+        "Nothing, if this is no knee; if it is one, correct Body Part Examined and send the series again."
+    ),
+    RefusalCode.SIDE_UNKNOWN: "Fill Laterality, or write the side into Series Description, and send the series again.",
+    RefusalCode.SIDE_CONTRADICTORY: (
+        "Correct what names the wrong side in the header and send the series again; Genu does not guess."
+    ),
+    RefusalCode.DERIVED_IMAGE: "Send the original series.",
+}
