@@ -77,6 +77,7 @@ def evaluate(folder: Path, run: Path | None = None, systems: Sequence[str] = ())
             found = read_predictions(run, system)
             judges.append(_system(found, truth, bench, run))
             folds[system] = _across(found, truth)
+    judges.sort(key=lambda one: ("reader", "system", "baseline").index(one.role))
     if not judges:
         raise DataError(f"nobody has answered in {folder} yet: `genu-train readers serve`, or name a --run.")
     figures = _figures(bench, truth, judges, readings) | {

@@ -30,6 +30,7 @@ PAGE: Final = "report.html"
 _TITLE: Final = "Which knee will progress? Readers on pairs"
 _COLOURS: Final = {"reader": COLOURS[0], "mean": INK, "system": COLOURS[1], "baseline": GREY}
 _MARKS: Final = {"reader": "o", "mean": "D", "system": "s", "baseline": "s"}
+_SIGNIFICANT: Final = 0.05
 _MEAN: Final = "mean of the readers"
 Figures = Mapping[str, Any]
 
@@ -76,20 +77,29 @@ def _lead(figures: Figures) -> Text:
 
 
 def _verdict(figures: Figures) -> Iterable[str]:
+    """Who is told from a coin, and from whom; baselines are left to the tables."""
+    groups: dict[str, list[str]] = {"Better than a coin": [], "Worse than a coin": [], "Not told from a coin": []}
     for row in figures["rows"]:
         value, low, high = row["auc"]
-        if row["role"] == "baseline" or value is None:
-            continue
-        told = "better than a coin" if low > 0.5 else "worse than a coin" if high < 0.5 else "not told from a coin"
-        yield f"{row['title']}: {number(value, 3)} ({number(low, 3)} to {number(high, 3)}), {told}."
+        if row["role"] != "baseline" and value is not None:
+            better, worse, neither = groups.values()
+            shown = f"{row['title']} {number(value, 3)} ({number(low, 3)} to {number(high, 3)})"
+            (better if low > 0.5 else worse if high < 0.5 else neither).append(shown)
+    yield from (f"{what}: {'; '.join(who)}." for what, who in groups.items() if who)
     if not figures["against"]:
-        yield (
-            "No system was judged on these pairs." if figures["run"] is None else "No reader was judged on these pairs."
-        )
-    for one in figures["against"]:
-        if (row := _of(figures, one["system"])) is not None and row["role"] == "system":
-            p = "no p" if one["p"] is None else f"p {number(one['p'], 3)}"
-            yield f"{row['title']} against {one['reader']}: {signed(one['difference'][0], 3)} ({p}, McNemar)."
+        yield "No system was judged beside readers."
+        return
+    told = [one for one in figures["against"] if _role(figures, one["system"]) == "system" and one["p"] is not None]
+    apart = [one for one in told if one["p"] < _SIGNIFICANT]
+    for one in apart:
+        difference, p = signed(one["difference"][0], 3), number(one["p"], 3)
+        yield f"{_of(figures, one['system'])['title']} against {one['reader']}: {difference} (McNemar p {p})."
+    if rest := len(told) - len(apart):
+        yield f"{rest} of {len(told)} comparisons of system and reader tell no difference (McNemar, p 0.05 or more)."
+
+
+def _role(figures: Figures, system: str) -> str:
+    return str((_of(figures, system) or {}).get("role"))
 
 
 def _of(figures: Figures, system: str) -> Any:
@@ -98,16 +108,9 @@ def _of(figures: Figures, system: str) -> Any:
 
 def _chief(figures: Figures, published: Sequence[Published]) -> Iterable[Part]:
     titles = ("who", "right (AUC)", "pairs", "right", "ties", "named knee 1", "seconds a pair, median")
-    rows = []
-    for row in figures["rows"]:
-        left = row.get("at_the_left")
-        cells = [
-            with_interval(row["auc"], 3), Cell(str(row["pairs"])), Cell(str(row["right"])), Cell(str(row["ties"])),
-            Cell(f"{left[0]} of {left[1]}" if left else "-"), Cell(number(row.get("seconds"), 0)),
-        ]  # fmt: skip
-        rows.append(Row(Cell(row["title"], row["role"]), cells, "baseline" if row["role"] == "baseline" else ""))
-    if figures["mean_of_readers"] is not None:
-        rows.append(Row(Cell(_MEAN), [with_interval(figures["mean_of_readers"], 3), *[Cell("-")] * 5]))
+    readers = [_chief_row(row) for row in figures["rows"] if row["role"] == "reader"]
+    others = [_chief_row(row) for row in figures["rows"] if row["role"] != "reader"]
+    rows = [*readers, *_mean_row(figures), *others]
     for entry in published:
         value = entry.figures["roc_auc"][0]
         title = Cell(entry.name, f"published, on other data: {entry.data}")
@@ -130,6 +133,20 @@ def _chief(figures: Figures, published: Sequence[Published]) -> Iterable[Part]:
             f"Pairs whose knees were judged by models of two folds, whose probabilities have no common scale ({told}). "
             "Draw with --run and --system to have both knees of a pair in one fold.",
         )  # fmt: skip
+
+
+def _chief_row(row: Figures) -> Row:
+    left = row.get("at_the_left")
+    cells = [
+        with_interval(row["auc"], 3), Cell(str(row["pairs"])), Cell(str(row["right"])), Cell(str(row["ties"])),
+        Cell(f"{left[0]} of {left[1]}" if left else "-"), Cell(number(row.get("seconds"), 0)),
+    ]  # fmt: skip
+    return Row(Cell(row["title"], row["role"]), cells, "baseline" if row["role"] == "baseline" else "")
+
+
+def _mean_row(figures: Figures) -> list[Row]:
+    found = figures["mean_of_readers"]
+    return [] if found is None else [Row(Cell(_MEAN), [with_interval(found, 3), *[Cell("-")] * 5])]
 
 
 def _sure(figures: Figures) -> Iterable[Part]:
@@ -162,7 +179,7 @@ def _by_stratum(figures: Figures) -> Iterable[Part]:
     yield Table([Cell("who"), *heads], rows, "Share right by stratum of the knee that progressed; grey: few pairs.")
     yield Picture(
         "strata", _strata(figures), "Share of pairs judged right by stratum, reader and system, with 95 % intervals.",
-        "By stratum, with 95 % intervals.",
+        "By stratum, with 95 % intervals; baselines are in the table.",
     )  # fmt: skip
 
 
@@ -231,7 +248,8 @@ def _made(folder: Path, figures: Figures, published: Sequence[Published]) -> Ite
 def _forest(figures: Figures, published: Sequence[Published]) -> bytes:
     rows = [(row["title"], row["role"], row["auc"]) for row in figures["rows"]]
     if figures["mean_of_readers"] is not None:
-        rows.append((_MEAN, "mean", figures["mean_of_readers"]))
+        last = sum(role == "reader" for _, role, _ in rows)
+        rows.insert(last, (_MEAN, "mean", figures["mean_of_readers"]))
     with drawing(7.4, 1.0 + 0.38 * len(rows)) as (figure, drawn):
         axes = figure.add_subplot()
         values = [value for entry in published for value in entry.figures["roc_auc"]]
@@ -249,13 +267,13 @@ def _forest(figures: Figures, published: Sequence[Published]) -> bytes:
 
 
 def _strata(figures: Figures) -> bytes:
-    rows = figures["rows"]
+    rows = [row for row in figures["rows"] if row["role"] != "baseline"]
     step = 0.8 / max(len(rows), 1)
     with drawing(8.4, 1.2 + len(STRATA) * (0.3 + 0.17 * len(rows))) as (figure, drawn):
         axes = figure.add_subplot()
         axes.axvline(0.5, color=INK, linestyle=":", linewidth=1)
         for place, row in enumerate(rows):
-            shade = COLOURS[place % len(COLOURS)] if row["role"] != "baseline" else GREY
+            shade = COLOURS[place % len(COLOURS)]
             for n, name in enumerate(STRATA):
                 label = wrapped(row["title"], 40) if n == 0 else None
                 _point(axes, row["strata"][name][1:], n + (place + 0.5) * step - 0.4, row["role"], shade, label)
