@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files as package_files
 from typing import Any
 
+from dicom_templates.mr_words import origin_words
 from dicom_templates.pain import ORIGIN, rounded
 from inference.findings import (
     Box,
@@ -26,7 +27,6 @@ from inference.mr_findings import VolumeFinding
 from inference.mr_stacks import MR_CLASSES
 
 ResultLine = dict[str, Any]
-PREDICTED = "predicted from images, not observed"
 
 
 def result_line(findings: StudyFindings, files: Sequence[str] = ()) -> ResultLine:
@@ -119,7 +119,7 @@ def _volume(volume: VolumeFinding) -> ResultLine:
     if top.source.frame is not None:
         line["peak"]["frame"] = top.source.frame
     line["peak"]["region"] = _box(volume.region)
-    return line | {"origin": PREDICTED, "model": _model(volume.model)}
+    return line | {"origin": origin_words(outcome), "model": _model(volume.model)}
 
 
 def _pain(pain: PainFinding) -> ResultLine:

@@ -27,7 +27,7 @@ class DeliveryState(StrEnum):
 class ObjectKind(StrEnum):
     """What a result object is."""
 
-    HEATMAP = "heatmap"
+    HEATMAP = "heatmap"  # where a model looked; of MR series the multi-frame pictures and the map too
     CARD = "card"  # what a viewer shows of a refusal
     REPORT = "report"
 

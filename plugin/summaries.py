@@ -24,16 +24,28 @@ def of_job(job: JobRow | None) -> str:
 
 
 def of_result(line: ResultLine) -> str:
-    """Grades first, then what was refused and why."""
-    grades = [
+    """Grades first, then what is predicted from MR series, then what was refused and why."""
+    volumes = line.get("volumes", [])
+    found = [
         f"{SIDES[knee['side']]} knee: Kellgren-Lawrence grade {knee['kl']['grade']}{_pain(knee)}"
         for knee in line["knees"]
     ]
-    mark = f"{MODEL_SYNTHETIC.meaning}; " if any(map(_is_synthetic, line["knees"])) else ""
-    told = f"{'; '.join(grades)} ({mark}research only)." if grades else ""
+    found += map(_volume, volumes)
+    mark = f"{MODEL_SYNTHETIC.meaning}; " if any(map(_is_synthetic, (*line["knees"], *volumes))) else ""
+    told = f"{'; '.join(found)} ({mark}research only)." if found else ""
     reasons = [f"{_what(refusal)}: {refusal['reason']}" for refusal in line["refusals"]]
-    before = "Nothing to score." if line["status"] == "nothing_to_score" else "Refused." if not grades else ""
+    before = "Nothing to score." if line["status"] == "nothing_to_score" else "Refused." if not found else ""
     return " ".join(filter(None, (before, told[:1].upper() + told[1:], *reasons)))
+
+
+def _volume(volume: ResultLine) -> str:
+    """Probability with its interval; of more than two classes all of them."""
+    of_last = f"{volume['probabilities'][-1]:.2f} ({volume['low'][-1]:.2f} to {volume['high'][-1]:.2f})"
+    words = f"probability {of_last} of {volume['classes'][-1]}"
+    if len(volume["classes"]) > 2:
+        pairs = zip(volume["classes"], volume["probabilities"], strict=True)
+        words = f"probabilities: {', '.join(f'{name} {value:.2f}' for name, value in pairs)}"
+    return f"{SIDES[volume['side']]} knee, {volume['sequence']}: {words}, {volume['origin']}"
 
 
 def _is_synthetic(knee: ResultLine) -> bool:

@@ -24,6 +24,7 @@ def results_folder(data_dir: Path, claim: Claim) -> Path:
 def write_results(composed: Composed, data_dir: Path, claim: Claim) -> tuple[ResultObject, ...]:
     """Write and fsync all objects, the report last. Raises ResourceError when the disk does not take them."""
     kinds = [(ObjectKind.HEATMAP, heatmap) for heatmap in composed.heatmaps]
+    kinds += [(ObjectKind.HEATMAP, picture) for picture in composed.volumes]
     kinds += [(ObjectKind.CARD, card) for card in composed.cards]
     if composed.report is not None:
         kinds.append((ObjectKind.REPORT, composed.report))

@@ -128,8 +128,13 @@ def _studies(jobs: tuple[JobRow, ...]) -> Table:
 
 
 def _knees(job: JobRow) -> str:
-    knees = json.loads(job.result)["knees"] if job.result else []
-    return ", ".join(f"{knee['side']} grade {knee['kl']['grade']}" for knee in knees)
+    line = json.loads(job.result) if job.result else {"knees": []}
+    told = [f"{knee['side']} grade {knee['kl']['grade']}" for knee in line["knees"]]
+    told += [
+        f"{volume['side']} {volume['target']} {volume['probabilities'][-1]:.2f} ({volume['sequence']})"
+        for volume in line.get("volumes", [])  # lines of older versions have none
+    ]
+    return ", ".join(told)
 
 
 def _reasons(jobs: tuple[JobRow, ...]) -> Iterator[Text]:

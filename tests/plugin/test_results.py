@@ -25,6 +25,7 @@ from inference.findings import (
     StudyFindings,
     StudyStatus,
 )
+from inference.mr_findings import ClinicalValue, Grid, OutcomeFinding, SeenSlice, VolumeFinding
 from plugin.results import encode, failed_line, result_line, schema
 
 VALIDATOR = jsonschema.Draft202012Validator(schema())
@@ -53,6 +54,66 @@ def test_a_scored_knee_has_the_keys_of_the_contract() -> None:
         {"code": "side_unknown", "reason": "Nothing says which knee this is.", "source": "1.2.3.5"}
     ]
     assert line["status"] == "scored"
+
+
+def volume(**outcome: object) -> VolumeFinding:
+    grid = Grid((1, 0, 0), (0, 0, -1), (0, 3, 0), 0.4, 0.4)
+    box, image = Box(-8.0, 0.0, 40.0, 48.0), np.zeros((48, 32), np.uint8)
+    slices = tuple(
+        SeenSlice(
+            SourceImage("1.2.840.10008.5.1.4.1.1.4.1", "1.2.9", "1.2.8", 48, 32, frame=number + 1),
+            number,
+            (0.0, 3.0 * number, 0.0),
+            0.25 * number,
+            Saliency(np.zeros((7, 7), np.float32), box),
+            image,
+        )
+        for number in (1, 3)
+    )
+    found = {
+        "target": "progression_abs",
+        "classes": ("no progression", "progression of 0.5 mm or more"),
+        "probabilities": (0.63, 0.37),
+        "low": (0.57, 0.27),
+        "high": (0.73, 0.43),
+        "method": "Venn-Abers, by patient",
+        "threshold": 0.3,
+        "clinical": (ClinicalValue("age", 61.0, "PatientAge"), ClinicalValue("bmi", 29.123, None)),
+        "model": replace(MODEL, task="jsn_progression"),
+        **outcome,
+    }
+    region = Box(3.0, 4.0, 9.0, 11.0)
+    told = OutcomeFinding(**found)  # type: ignore[arg-type]
+    return VolumeFinding(Side.LEFT, "1.2.8", "coronal IW TSE", "timing", told, slices, 37, grid, 1, region)
+
+
+def test_a_volume_has_the_keys_of_the_contract_and_no_value_of_the_patient() -> None:
+    line = result_line(StudyFindings("1.2", volumes=(volume(),), mr_images=37))
+    VALIDATOR.validate(line)
+    assert line["status"] == "scored"
+    (told,) = line["volumes"]
+    assert told["clinical"] == {"known": ["age"], "imputed": ["bmi"]}
+    assert not {"61", "29.123"} & set(encode(line).replace(",", " ").replace("]", " ").split())
+    assert (told["threshold"], told["above"]) == (0.3, True)
+    assert told["slices"] == [{"index": 1, "attention": 0.25}, {"index": 3, "attention": 0.75}]
+    assert told["peak"] == {"index": 3, "source": "1.2.9", "frame": 4, "region": [3.0, 4.0, 9.0, 11.0]}
+    assert told["origin"] == "predicted from image, not measured"
+    three = {"classes": ("a", "b", "c"), "probabilities": (0.5, 0.3, 0.2), "low": (0.4, 0.2, 0.1)}
+    pain = replace(MODEL, task="womac_pain")
+    other = volume(**three, high=(0.6, 0.4, 0.3), threshold=None, target="womac_pain_class", model=pain)
+    line = result_line(StudyFindings("1.2", volumes=(other,), mr_images=37))
+    VALIDATOR.validate(line)
+    assert not {"threshold", "above"} & set(line["volumes"][0])
+    assert line["volumes"][0]["origin"] == "predicted from image, not patient-reported"
+
+
+def test_a_look_of_mr_names_its_series() -> None:
+    source = SourceImage("1.2.840.10008.5.1.4.1.1.4", "1.2.3", "1.2", 10, 10)
+    look = FilmLook(source, steps=(Step("Coronal IW TSE", "13 slices, right knee, by description."),))
+    line = result_line(StudyFindings("1.2", looks=(look, replace(look, source=SOURCE))))
+    VALIDATOR.validate(line)
+    assert line["looks"][0]["series"] == "1.2"
+    assert "series" not in line["looks"][1]
 
 
 def test_the_conformal_set_appears_only_when_there_is_one() -> None:
