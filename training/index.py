@@ -10,8 +10,9 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,9 @@ from training.index_tree import Entry, entries
 from training.index_worker import watch_parent, write_shard
 
 Progress = Callable[[int, int], None]
+Chunk = tuple[Sequence[Entry], Path]  # what is read, and the shard that it becomes
 _LOCAL_CHUNK, _REMOTE_CHUNK = 512, 64
-_ALONE_SECONDS = 2.0  # starting processes takes about a second: a tree that is read sooner needs none
+_ALONE_SECONDS = 2.0  # a process starts in a second or two: others are worth it where twice as long is left
 _REMOTE_WORKERS = 32
 
 
@@ -46,8 +48,8 @@ def index_export(
 ) -> IndexSummary:
     """Index every file of `export` (a folder, a zip, a DICOMDIR or a URL) into the Parquet file `out`.
 
-    `progress` is called with files done and files to do. `workers` are processes for local files (default: one a CPU)
-    and threads for a URL (default: 32).
+    `progress` is called with files done and files to do. `workers` are processes for local files (default: one a CPU),
+    this one among them, and threads for a URL (default: 32).
 
     Raises:
         DataError: there is no such export, it holds no file, `out` is something else, or another run writes it.
@@ -88,26 +90,45 @@ def _read(
 ) -> Iterator[Path]:
     """Read all entries, some at a time; gives every shard when it is whole."""
     size = _LOCAL_CHUNK if remote is None else _REMOTE_CHUNK
-    chunks = [todo[start : start + size] for start in range(0, len(todo), size)]
-    names = [shards / f"{first + number:08}.arrow" for number in range(len(chunks))]
+    starts = range(0, len(todo), size)
+    chunks = deque((todo[start : start + size], shards / f"{first + start // size:08}.arrow") for start in starts)
     done = 0
     progress(0, len(todo))
     workers = workers or (len(os.sched_getaffinity(0)) if remote is None else _REMOTE_WORKERS)
     began = time.monotonic()
-    while chunks and (workers == 1 or (remote is None and time.monotonic() - began < _ALONE_SECONDS)):
-        done += write_shard(chunks.pop(0), names[0], remote)
+    while chunks and (workers == 1 or (remote is None and _alone(time.monotonic() - began, done, len(todo)))):
+        chunk, shard = chunks.popleft()
+        done += write_shard(chunk, shard, remote)
         progress(done, len(todo))
-        yield names.pop(0)
-    if not chunks:
-        return
-    with _pool(min(workers, len(chunks)), remote) as pool:
-        waiting: dict[Future[int], Path] = {
-            pool.submit(write_shard, chunk, name, remote): name for chunk, name in zip(chunks, names, strict=True)
-        }
-        for future in as_completed(waiting):
-            done += future.result()
+        yield shard
+    if chunks:
+        for read, shard in _shared(chunks, remote, workers):
+            done += read
             progress(done, len(todo))
-            yield waiting[future]
+            yield shard
+
+
+def _alone(took: float, done: int, all_: int) -> bool:
+    """Whether this process goes on alone: it has only begun, or will be at the end soon."""
+    return took < _ALONE_SECONDS or took * (all_ - done) < 2 * _ALONE_SECONDS * done
+
+
+def _shared(chunks: deque[Chunk], remote: RemoteTree | None, workers: int) -> Iterator[tuple[int, Path]]:
+    """Read chunks in workers; of local files this process reads its share, also while the others start."""
+    own = remote is None
+    others = min(workers - own, len(chunks))
+    with _pool(others, remote) as pool:
+        waiting: dict[Future[int], Path] = {}
+        while chunks or waiting:
+            while chunks and len(waiting) < 2 * others:
+                chunk, shard = chunks.popleft()
+                waiting[pool.submit(write_shard, chunk, shard, remote)] = shard
+            if own and chunks:
+                chunk, shard = chunks.popleft()
+                yield write_shard(chunk, shard), shard
+            finished, _ = wait(waiting, 0 if own and chunks else None, FIRST_COMPLETED)
+            for future in finished:
+                yield future.result(), waiting.pop(future)
 
 
 @contextmanager

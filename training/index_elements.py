@@ -107,12 +107,13 @@ class Walk:
             key, vr, length = head_explicit(data, pos)
             if key & 0xFFFF != 2:
                 return pos
-            pos += 8
+            begin, pos = pos, pos + 8
             if vr in LONG_VRS:
                 (length,) = _long_length(data, pos)
                 pos += 4
             elif vr not in _SHORT_VRS:
                 raise OddError
+            self.heads.append((begin, pos, 0))
             end = pos + length
             if end > len(data):
                 data = self.more(end)

@@ -128,9 +128,13 @@ class Layout:
 
 
 class Layouts:
-    """The layouts met last, of each kind of file a few."""
+    """The layouts met last, of each kind of file a few; threads may share them, since what is kept is only replaced.
+
+    `metas` are file meta information: what stands before and behind its instance UID, its transfer syntax and class.
+    """
 
     def __init__(self) -> None:
+        self.metas: tuple[tuple[bytes, bytes, str, bytes], ...] = ()
         self._met: dict[Kind, list[Layout]] = {}
 
     def values(self, kind: Kind, walk: Walk, start: int) -> Values | None:

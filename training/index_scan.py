@@ -20,6 +20,10 @@ from training.index_values import OddError, is_uid
 _BIG, _DICOMDIR = "1.2.840.10008.1.2.2", b"1.2.840.10008.1.3.10"
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 _LAYOUTS: Final = Layouts()
+_GROUP_LENGTH, _AFTER_GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00", 144
+_INSTANCE_HEAD = b"\x02\x00\x03\x00UI"  # Media Storage SOP Instance UID
+_LONGEST_META, _MOST_METAS = 1024, 8
+Meta = tuple[str, bytes, int]  # Transfer Syntax UID, class, where the data set begins
 
 
 def scan(source: ByteSource, limits: Limits, layouts: Layouts = _LAYOUTS) -> Values | None:
@@ -29,7 +33,7 @@ def scan(source: ByteSource, limits: Limits, layouts: Layouts = _LAYOUTS) -> Val
     """
     try:
         walk = Walk(source, limits)
-        syntax, media_class, start = _file_meta(walk)
+        syntax, media_class, start = _file_meta(walk, layouts)
         if syntax in _DEFLATED:
             walk = Walk(InflatedSource(source, start, limits.max_header_bytes), limits)
             start, explicit = 0, True
@@ -50,15 +54,35 @@ def scan(source: ByteSource, limits: Limits, layouts: Layouts = _LAYOUTS) -> Val
     return made
 
 
-def _file_meta(walk: Walk) -> tuple[str, bytes, int]:
-    """Transfer Syntax UID, class, and where the data set begins."""
-    if walk.data[128:132] != b"DICM" or walk.data[132:134] != b"\x02\x00":
+def _file_meta(walk: Walk, layouts: Layouts) -> Meta:
+    data = walk.data
+    if data[128:132] != b"DICM" or data[132:134] != b"\x02\x00":
         raise OddError
+    for before, after, syntax, media_class in layouts.metas:
+        if data.startswith(before, _AFTER_GROUP_LENGTH) and data.startswith(_GROUP_LENGTH, 132):
+            uid = _AFTER_GROUP_LENGTH + len(before) + 2
+            start = uid + int.from_bytes(data[uid - 2 : uid], "little")
+            if data.startswith(after, start) and _is_data_set(data, start + len(after)):
+                return syntax, media_class, start + len(after)
+    return _walked_meta(walk, layouts)
+
+
+def _is_data_set(data: bytes, start: int) -> bool:
+    return len(data) >= start + 12 and data[start : start + 2] != b"\x02\x00"
+
+
+def _walked_meta(walk: Walk, layouts: Layouts) -> Meta:
     found: Found = {}
     start = walk.meta(132, found)
-    syntax, media_class = found.get(SYNTAX, b"").rstrip(b"\0 "), found.get(MEDIA_CLASS, b"").rstrip(b"\0 ")
-    if not is_uid(syntax) or syntax.decode() == _BIG or media_class == _DICOMDIR:
+    raw, media_class = found.get(SYNTAX, b"").rstrip(b"\0 "), found.get(MEDIA_CLASS, b"").rstrip(b"\0 ")
+    if not is_uid(raw) or (syntax := raw.decode()) == _BIG or media_class == _DICOMDIR:
         raise OddError
     if len(walk.data) < start + 8:
         walk.more(start + 8)
-    return syntax.decode(), media_class, start
+    data, places = walk.data, {walk.data[pos : pos + 6]: (pos, value) for pos, value, _ in walk.heads}
+    pos, value = places.get(_INSTANCE_HEAD, (0, 0))
+    if pos and start < _LONGEST_META and data.startswith(_GROUP_LENGTH, 132):
+        after = value + int.from_bytes(data[value - 2 : value], "little")
+        met = data[_AFTER_GROUP_LENGTH : value - 2], data[after:start], syntax, media_class
+        layouts.metas = met, *layouts.metas[: _MOST_METAS - 1]
+    return syntax, media_class, start

@@ -2,12 +2,16 @@
 `training.index_remote`. Nothing is opened here but zip directories; what cannot be listed is an entry with its reason.
 """
 
+import gc
 import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,6 +24,7 @@ from inference.structure import Encoding, StructureReader
 
 AGAIN = -1  # a time of change that no file has: the row is made again at the next run
 _SKIPPED = (".csv", ".json", ".parquet")
+_SPECIAL = (*_SKIPPED, ".zip", ".ZIP", "DICOMDIR")
 ZIP_ERRORS: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError),
     *(RuntimeError, NotImplementedError, ValueError, LookupError),
@@ -38,48 +43,80 @@ class Entry(NamedTuple):
     reason: str | None = None
 
 
+_new = partial(tuple.__new__, Entry)  # of all fields at once: half the time, once a file
+
+
 def entries(export: Path, skipped: Path, limits: Limits = DEFAULT_LIMITS) -> list[Entry]:
     """All files of a local export sorted by path; `skipped` is a folder left out (the shards of the index itself).
 
     Raises DataError when there is no such export.
     """
     if export.is_dir():
-        found = list(_folder(str(export), "", str(skipped), limits))
+        found: list[Entry] = []
+        with _uncollected():
+            _folder(found, str(export), "", skipped.resolve(), limits)
     elif export.name.upper() == "DICOMDIR" and export.is_file():
         found = list(_listed(export, limits))
     elif export.is_file():
         found = list(_zip(str(export), "", export.stat(), limits))
     else:
         raise DataError(f"{export} is not there: name the folder, DICOMDIR, zip or URL that holds the DICOM export.")
-    found.sort()
+    found.sort(key=itemgetter(0))
     return found
 
 
-def _folder(folder: str, prefix: str, skipped: str, limits: Limits) -> Iterator[Entry]:
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing listed is garbage: a collection would only look at it, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        with os.scandir(folder) as listing:
-            found = list(listing)
-    except OSError as error:
-        yield failed(storable(prefix) or ".", folder, f"The folder cannot be read ({error.strerror}).")
-        return
-    for entry in found:
-        name = entry.name
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _folder(found: list[Entry], folder: str, prefix: str, skipped: Path, limits: Limits) -> None:
+    inner: list[str] = []
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if entry.is_dir(follow_symlinks=False):
-                if entry.path != skipped:
-                    yield from _folder(entry.path, f"{prefix}{name}/", skipped, limits)
-            elif entry.is_file():
-                if name != "DICOMDIR" and not name.endswith(_SKIPPED):
-                    status = entry.stat()
-                    path = storable(prefix + name)
-                    if name.endswith((".zip", ".ZIP")):
-                        yield from _zip(entry.path, f"{path}/", status, limits)
-                    else:
-                        yield Entry(path, status.st_size, status.st_mtime_ns, entry.path)
-            elif entry.is_symlink() and not entry.is_dir():
-                yield failed(storable(prefix + name), entry.path, "The link leads nowhere.")
-        except OSError as error:
-            yield failed(storable(prefix + name), entry.path, f"The file cannot be looked at ({error.strerror}).")
+            # By the descriptor, so that the system does not look up the whole path of every file anew.
+            with os.scandir(descriptor) as listing:
+                for entry in list(listing):
+                    _entry(found, inner, entry, folder, prefix, limits)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        found.append(failed(storable(prefix) or ".", folder, f"The folder cannot be read ({error.strerror})."))
+    for name in inner:
+        if name != skipped.name or Path(folder, name).resolve() != skipped:
+            _folder(found, f"{folder}/{name}", f"{prefix}{name}/", skipped, limits)
+
+
+def _entry(
+    found: list[Entry], inner: list[str], entry: os.DirEntry[str], folder: str, prefix: str, limits: Limits
+) -> None:
+    name = entry.name
+    place, path = f"{folder}/{name}", f"{prefix}{name}"
+    try:
+        if entry.is_file(follow_symlinks=False) and path.isascii() and not name.endswith(_SPECIAL):
+            status = entry.stat(follow_symlinks=False)
+            found.append(_new((path, status.st_size, status.st_mtime_ns, place, None, None)))
+        elif entry.is_dir(follow_symlinks=False):
+            inner.append(name)
+        elif entry.is_file():
+            if name != "DICOMDIR" and not name.endswith(_SKIPPED):
+                status = entry.stat()
+                if name.endswith((".zip", ".ZIP")):
+                    found.extend(_zip(place, f"{storable(path)}/", status, limits))
+                else:
+                    found.append(Entry(storable(path), status.st_size, status.st_mtime_ns, place))
+        elif entry.is_symlink() and not entry.is_dir():
+            found.append(failed(storable(path), place, "The link leads nowhere."))
+    except OSError as error:
+        found.append(failed(storable(path), place, f"The file cannot be looked at ({error.strerror})."))
 
 
 def _zip(place: str, prefix: str, status: os.stat_result, limits: Limits) -> Iterator[Entry]:

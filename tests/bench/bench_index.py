@@ -3,8 +3,10 @@
     python -m tests.bench.bench_index --count 20000
 
 The files have headers as equipment writes them: about 150 attributes, sequences, private blocks of which some are
-long, and 128 x 128 pixels of 16 bits. Half are DX and half MR; a quarter is in implicit VR. They lie in memory
-where that can be had: what is measured is the work, not the disk, which would be the same for all.
+long, and 128 x 128 pixels of 16 bits. Half are DX and half MR, in turn; a quarter is in implicit VR. Within a folder
+they differ as the images of a series do: numbers, positions, times and UIDs of other lengths, here and there an
+element more or less. They lie in memory where that can be had: what is measured is the work, not the disk, which would
+be the same for all.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from training.index import index_export
 from training.index_columns import COLUMNS
 
 COUNT, ROUNDS = 20_000, 2
+_FOLDER, _KINDS = 100, 4
 MEMORY = Path("/dev/shm")
 _NUMBER, _PATIENT = "99999999", "PATIENT9999999"
 _VALUES = {
@@ -73,25 +76,40 @@ def _fill(ds: Dataset, attributes: int) -> None:
             ds.add_new(tag, vr, _VALUES[vr])
 
 
+def varied(ds: Dataset, number: int) -> Dataset:
+    """The data set as number so and so of its series would have it: other lengths, in every tenth other elements."""
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
+    ds.InstanceNumber = number
+    ds.ContentTime = f"1011{number % 60:02}" + (f".{number}" if number % 3 else "")
+    ds.SourceImageSequence[0].ReferencedSOPInstanceUID += f".{number}"
+    if ds.Modality == "MR":
+        ds.ImagePositionPatient = [-81.5, round(-105.25 + number / 8, 3), round(77.125 - number / 3, 5)]
+        ds.SliceLocation = round(number * 0.7, 1)
+    if number % 10 == 9:
+        ds.ImageComments = "Motion"
+        del ds.BodyPartExamined
+    return ds
+
+
 def write_files(folder: Path, count: int) -> list[str]:
-    """So many files, 100 to a folder of a patient; only identifiers differ."""
+    """So many files, 100 to a folder of a patient; the folders differ in identifiers only."""
     kinds = []
-    for sop_class in (DX_PRESENTATION, MR):
-        for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian if sop_class == MR else ExplicitVRLittleEndian):
-            ds = rich(sop_class)
-            ds.file_meta.TransferSyntaxUID = syntax
-            path = folder / "kind.dcm"
-            ds.save_as(path, enforce_file_format=True)
-            kinds.append(path.read_bytes())
-            path.unlink()
+    for number in range(min(count, _FOLDER)):
+        explicit = number % _KINDS != _KINDS - 1
+        ds = varied(rich((DX_PRESENTATION, DX_PRESENTATION, MR, MR)[number % _KINDS]), number)
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+        path = folder / "kind.dcm"
+        ds.save_as(path, enforce_file_format=True)
+        kinds.append(path.read_bytes())
+        path.unlink()
     paths = []
     for number in range(count):
-        patient = folder / f"{number // 100:05}"
-        if number % 100 == 0:
+        patient = folder / f"{number // _FOLDER:05}"
+        if number % _FOLDER == 0:
             patient.mkdir()
         path = patient / f"{number:08}.dcm"
-        data = kinds[number % len(kinds)].replace(_NUMBER.encode(), f"{10_000_000 + number}".encode())
-        path.write_bytes(data.replace(_PATIENT.encode(), f"PATIENT{number // 100:07}".encode()))
+        data = kinds[number % _FOLDER].replace(_NUMBER.encode(), f"{10_000_000 + number}".encode())
+        path.write_bytes(data.replace(_PATIENT.encode(), f"PATIENT{number // _FOLDER:07}".encode()))
         paths.append(str(path))
     return paths
 

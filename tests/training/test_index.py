@@ -129,6 +129,22 @@ def test_a_run_that_was_stopped_goes_on(export: Path, tmp_path: Path, monkeypatc
     assert sorted(set(read[4:])) == sorted(read[:2] + [path for path in rows_of(out) if path not in read[:4]])
 
 
+def test_the_shards_of_a_stopped_run_are_no_part_of_the_export(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(export)
+    out = Path("index.parquet")
+
+    def stop(done: int, _all: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(index, "_LOCAL_CHUNK", 4)
+        index_export(Path(), out, stop)
+    assert len(list(Path("index.parquet.shards").iterdir())) > 1
+    assert index_export(Path(), out) == (8, 2, 4)
+    assert not any("shards" in path for path in rows_of(out))
+
+
 def test_a_kill_in_the_middle_loses_only_the_shards_in_work(tmp_path: Path) -> None:
     export, out = tmp_path / "export", tmp_path / "index.parquet"
     export.mkdir()
@@ -230,15 +246,16 @@ def test_links_that_lead_nowhere_and_odd_names_are_rows(export: Path, tmp_path: 
 
 
 def test_a_folder_that_may_not_be_read_is_a_row(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scandir = os.scandir
+    original = os.open
 
-    def closed(path: str) -> Any:
+    def closed(path: Any, *rest: Any, **more: Any) -> int:
         if str(path).endswith("patient1"):
             raise PermissionError(13, "Permission denied")
-        return scandir(path)
+        return original(path, *rest, **more)
 
-    monkeypatch.setattr("os.scandir", closed)
-    index_export(export, tmp_path / "index.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", closed)
+        index_export(export, tmp_path / "index.parquet")
     rows = rows_of(tmp_path / "index.parquet")
     assert rows["patient1/"]["reason"] == "The folder cannot be read (Permission denied)."
     assert len(rows) == 7
