@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 from dicom_templates import codes
 from dicom_templates.checker import check_study
 from dicom_templates.compose import PredecessorRef, compose
-from inference.findings import Box, Refusal, RefusalCode, Side
+from dicom_templates.context import ReportContext
+from inference.findings import Box, Refusal, RefusalCode, Side, StudyFindings
 from tests.dicom_templates.factory import (
     PAIN,
     STAND_IN,
@@ -28,11 +29,16 @@ from tests.dicom_templates.factory import (
     image,
     knee,
     raw_file,
+    reread,
     study,
     uid,
     with_raw,
 )
+from tests.dicom_templates.mr_findings import STAND_IN as MR_STAND_IN
+from tests.dicom_templates.mr_findings import pain_classes, progression, series, volume
+from tests.dicom_templates.mr_findings import study as mr_study
 from tests.dicom_templates.test_patient import CHARACTER_SETS
+from tests.mr_phantoms import Grid, enhanced_series
 
 FILM = (512, 512)
 BOTH = (
@@ -50,6 +56,8 @@ NOT_VALIDATED = {  # character sets for which an error would be right, or the va
     "bytes outside of the set": "the name is invalid and is copied so",
     "gbk": "dciodvfy of 2022 does not know the defined term GBK",
 }
+
+IODS = "Comprehensive3DSR|SCImage|MultiframeTrueColorSCImage|ParametricMap"  # as dciodvfy calls them
 
 ALLOWED = {
     "dciodvfy": {
@@ -110,7 +118,30 @@ def kinds() -> dict[str, tuple[Sequence[Dataset], Sequence[Dataset]]]:
         if name not in NOT_VALIDATED:
             odd = with_raw(header(), {"SpecificCharacterSet": character_set or b"", "PatientName": patient})
             cases[name] = (study([knee()]), [odd], context())
+    cases |= mr_kinds()
     return {name: (headers, compose(findings, headers, c).all) for name, (findings, headers, c) in cases.items()}
+
+
+def mr_kinds() -> dict[str, tuple[StudyFindings, list[Dataset], ReportContext]]:
+    """The same of MR series; nothing but the slices that are read goes into the files."""
+    left, right = series(), series(Side.RIGHT, Grid("sagittal", tilt=(4.0, 9.0, -7.0)))
+    enhanced = [reread(enhanced_series())]
+    placeless = [with_raw(each, {"FrameOfReferenceUID": b""}) for each in series()]
+    found = volume(left, read=[4, 5, 6])
+    other = volume(right, Side.RIGHT, Grid("sagittal", tilt=(4.0, 9.0, -7.0)), read=[3, 6], outcome=pain_classes())
+    refusals = [
+        Refusal(RefusalCode.WRONG_PLANE, "The slices are axial.", left[0].SOPInstanceUID),
+        Refusal(RefusalCode.TOO_FEW_SLICES, "The series has 3 slices.", right[0].SOPInstanceUID, Side.RIGHT),
+    ]
+    stand_in = volume(left, read=[6], outcome=progression(MR_STAND_IN))
+    return {
+        "MR, two knees": (mr_study([found, other], headers=[*left, *right]), [*left[4:7], *right[3:7]], context()),
+        "MR, enhanced": (mr_study([volume(enhanced, read=[4, 5])], headers=enhanced), enhanced, context()),
+        "MR, refused": (mr_study([], refusals, [*left, *right]), [left[0], right[0]], context()),
+        "MR, in part": (mr_study([found], refusals[1:], [*left, *right]), [*left[4:7], right[0]], context()),
+        "MR, stand-in, one slice": (mr_study([stand_in], headers=left), left[6:7], context()),
+        "MR, no place": (mr_study([volume(placeless, read=[5])], headers=placeless), placeless[5:6], context()),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +200,9 @@ def test_dciodvfy(written: dict[str, list[Path]]) -> None:
         output = output_of(dciodvfy, path)
         assert complaints(output, ALLOWED["dciodvfy"]) == [], path
         used |= {p for p in ALLOWED["dciodvfy"] if re.search(p, output)}
-        assert re.search(r"^(Comprehensive3DSR|SCImage)$", output, re.MULTILINE), output
+        assert re.search(
+            r"^(Comprehensive3DSR|SCImage|MultiframeTrueColorSCImage|ParametricMap)$", output, re.MULTILINE
+        ), output
     assert used == set(ALLOWED["dciodvfy"]), "an allowed warning no longer occurs: take it off the list"
 
 
@@ -203,7 +236,7 @@ def test_pixelmed_finds_no_error(written: dict[str, list[Path]]) -> None:
         pytest.skip(f"{jar} is missing (Debian: apt-get install pixelmed-apps)")
     limits = [f"-Djdk.xml.xpath{name}=0" for name in ("ExprGrpLimit", "ExprOpLimit", "TotalOpLimit")]
     faster = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]
-    names = ["all at once", "refused with images", "refused without images"]
+    names = ["all at once", "refused with images", "refused without images", "MR, in part"]
     reports = [path for name in names for path in ours({name: written[name]}, "SR")]
 
     def validate(path: Path) -> str:
