@@ -84,7 +84,7 @@ class ReaderServer(ThreadingHTTPServer):
         if not self._open(number):
             return None
         shown = self.order[number - 1]
-        return {"first": self._knee(shown.first), "second": self._knee(shown.second), "answer": self._answer(number)}
+        return {"first": self._knee(shown.first), "second": self._knee(shown.second)}
 
     def picture(self, number: int, which: str, slice_: int) -> bytes | None:
         """A PNG, or None where there is none."""

@@ -59,12 +59,14 @@ function load(number) {
         } catch (error) {
           job.reject(error);
           if (!started.gone) say(`A slice cannot be shown (${error.message}): load the page again.`, true);
+          started.gone = true;
         }
       }
     };
     started.done = Promise.all(Array.from({ length: AT_ONCE }, work));
     return { ...pair, slices };
   });
+  started.pair.catch(() => state.loads.delete(number));
   state.loads.set(number, started);
   return started;
 }
@@ -77,12 +79,13 @@ async function open(number) {
   for (const [known, one] of state.loads) if (known !== number && known !== number + 1) { one.gone = true; state.loads.delete(known); }
   const loading = load(number);
   const pair = await loading.pair;
-  Object.assign(state, { number, seconds: 0, look: plain(), choice: pair.answer?.choice ?? null, confidence: pair.answer?.confidence ?? null });
+  const answer = state.session.answers[number - 1];
+  Object.assign(state, { number, seconds: 0, look: plain(), choice: answer?.choice ?? null, confidence: answer?.confidence ?? null });
   knees.forEach((knee, place) => {
     knee.onready = draw;
     knee.show(pair[["first", "second"][place]], pair.slices[place]);
   });
-  say(pair.answer ? "You have answered this pair; saving again replaces the answer." : "");
+  say(answer ? "You have answered this pair; saving again replaces the answer." : "");
   tell();
   fit();
   go();
