@@ -8,7 +8,6 @@ Successive halving (Jamieson and Talwalkar, AISTATS 2016) over folds: every cand
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -192,10 +191,9 @@ class _Work:
         )
 
     def _answer(self, candidate: Candidate, number: int) -> Path:
-        """Where the held-out logits are; the name follows from everything that decides them."""
-        key = hashlib.sha256(f"{self._data.key}{_config_text(candidate.config)}".encode()).hexdigest()[:12]
-        safe = re.sub(r"[^A-Za-z0-9_.-]", "_", candidate.name)[:80].lstrip(".")
-        return self._source.out / "fits" / f"{safe}-{key}" / f"fold-{number}" / "held.npy"
+        """Where the held-out logits are; the folder follows from all that decides them: equals share it."""
+        key = hashlib.sha256(f"{self._data.key}{_config_text(candidate.config)}".encode()).hexdigest()[:16]
+        return self._source.out / "fits" / key / f"fold-{number}" / "held.npy"
 
 
 def _config_text(config: MemberConfig) -> str:

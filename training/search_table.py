@@ -48,6 +48,7 @@ class Row:
     folds: those that are done; figures are over their knees.
     figures: by the names of `FIGURES`.
     differences: this candidate less the reference, on the folds that both have; empty for the reference.
+    later: as `differences`, on the folds after the halving only, which chose nothing; empty without one.
     by_fold: log loss of each fold that is done.
     first_loss: log loss over the folds that every candidate is fitted on; None until they are done.
     gflop: of a forward of one knee times the epochs: what training costs, for ties.
@@ -61,6 +62,7 @@ class Row:
     patients: int
     figures: Mapping[str, Estimate]
     differences: Mapping[str, Estimate]
+    later: Mapping[str, Estimate]
     by_fold: tuple[float, ...]
     first_loss: float | None
     gflop: float
@@ -124,25 +126,15 @@ def _row(space: Space, candidate: Candidate, done: Sequence[Held], reference: Se
     folds = tuple(held.fold for held in done)
     patients = [patient for held in done for patient in held.patients]
     figures: dict[str, Estimate] = {}
-    differences: dict[str, Estimate] = {}
     if done:
         sums = _sums(done, space.decoder)
         bootstrap = PatientBootstrap(patients)
         draws = _of_sums(bootstrap.sums(sums))
         figures = {name: estimate(value[0], draws[name]) for name, value in _of_sums(sums.sum(axis=0)[None]).items()}
-    both = {held.fold for held in reference} & set(folds)
-    if both and not candidate.is_reference:
-        differences = {
-            name: estimate(value, draws)
-            for name, (value, draws) in _differences(
-                [held for held in done if held.fold in both],
-                [held for held in reference if held.fold in both],
-                space.decoder,
-            ).items()
-        }
     losses = {held.fold: log_loss(held.grades, calibrated(held)) for held in done}
-    first = [held for held in done if held.fold < (space.halving.folds if space.halving else space.folds)]
-    complete = len(first) == (space.halving.folds if space.halving else space.folds)
+    chosen_by = space.halving.folds if space.halving else space.folds
+    first = [held for held in done if held.fold < chosen_by]
+    others = [] if candidate.is_reference else reference
     knees = [len(held.grades) for held in first]
     return Row(
         candidate,
@@ -150,12 +142,22 @@ def _row(space: Space, candidate: Candidate, done: Sequence[Held], reference: Se
         sum(len(held.grades) for held in done),
         len(set(patients)),
         figures,
-        differences,
+        _estimates(done, others, space.decoder),
+        _estimates([held for held in done if held.fold >= chosen_by], others, space.decoder),
         tuple(losses.values()),
-        float(np.average([losses[held.fold] for held in first], weights=knees)) if complete else None,
+        float(np.average([losses[held.fold] for held in first], weights=knees)) if len(first) == chosen_by else None,
         training_gflop(candidate.config),
         sum(held.seconds for held in done),
     )
+
+
+def _estimates(done: Sequence[Held], reference: Sequence[Held], decoder: str) -> dict[str, Estimate]:
+    """Paired differences on the folds that both have; empty where there is none."""
+    both = {held.fold for held in reference} & {held.fold for held in done}
+    if not both:
+        return {}
+    first, second = ([held for held in part if held.fold in both] for part in (done, reference))
+    return {name: estimate(value, draws) for name, (value, draws) in _differences(first, second, decoder).items()}
 
 
 def _chosen(space: Space, rows: Sequence[Row], held: Mapping[str, Sequence[Held]]) -> list[Row]:

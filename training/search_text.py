@@ -18,11 +18,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     """One line a candidate: figures and paired differences to the reference, each with its 95 % interval."""
     file = io.StringIO()
     named = [f"{prefix}{name}" for prefix in ("", "difference_") for name in FIGURES]
+    named.append("later_difference_log_loss")
     columns = [f"{name}{end}" for name in named for end in ("", "_low", "_high")]
     writer = csv.DictWriter(file, [*_FIRST, *columns, *_LAST], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         figures = [row.figures.get(name) for name in FIGURES] + [row.differences.get(name) for name in FIGURES]
+        figures.append(row.later.get("log_loss"))
         values = [value for figure in figures for value in (figure or (None, None, None))]
         numbers = ("" if value is None else f"{value:.5f}" for value in values)
         writer.writerow(
@@ -71,7 +73,8 @@ def _lines(space: Space, rows: Sequence[Row]) -> Iterator[str]:
     if space.halving is not None:
         yield (
             f"All candidates were fitted on {space.halving.folds} fold(s), the reference and the best "
-            f"{space.halving.keep} other(s) of a member on all."
+            f"{space.halving.keep} other(s) of a member on all; "
+            "later folds are those that had no part in that choice."
         )
     for member in dict.fromkeys(row.candidate.member for row in rows):
         yield ""
@@ -81,8 +84,8 @@ def _lines(space: Space, rows: Sequence[Row]) -> Iterator[str]:
         for row in mine:
             yield _figures(row)
         yield ""
-        yield "| difference | log loss | kappa | accuracy | | log loss by fold |"
-        yield "|---|---:|---:|---:|---|---|"
+        yield "| difference | log loss | | on later folds | kappa | accuracy | log loss by fold |"
+        yield "|---|---:|---|---:|---:|---:|---|"
         for row in mine:
             yield _differences(row)
         yield ""
@@ -95,11 +98,10 @@ def _figures(row: Row) -> str:
 
 
 def _differences(row: Row) -> str:
-    names = ("log_loss", "quadratic_kappa", "accuracy")
-    cells = [_cell(row.differences.get(name), signed=True) for name in names]
-    return (
-        f"| {_name(row)} | {' | '.join(cells)} | {verdict(row)} | {', '.join(f'{loss:.3f}' for loss in row.by_fold)} |"
-    )
+    loss, later = (_cell(found.get("log_loss"), signed=True) for found in (row.differences, row.later))
+    rest = [_cell(row.differences.get(name), signed=True) for name in ("quadratic_kappa", "accuracy")]
+    by_fold = ", ".join(f"{value:.3f}" for value in row.by_fold)
+    return f"| {_name(row)} | {loss} | {verdict(row)} | {later} | {' | '.join(rest)} | {by_fold} |"
 
 
 def _name(row: Row) -> str:

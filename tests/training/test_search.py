@@ -169,11 +169,9 @@ def test_the_shipped_space_starts_from_the_shipped_values() -> None:
     shipped = {member.name: member for member in read_config(REPOSITORY / "training" / "kl.toml").members}
     for candidate in read_space(REPOSITORY / "training" / "kl_search.toml").candidates:
         if candidate.is_reference:
-            config = candidate.config
-            assert (
-                replace(config, epochs=shipped[config.name].epochs, ships=shipped[config.name].ships)
-                == (shipped[config.name])
-            )
+            ships = shipped[candidate.name.removesuffix("_long")]
+            ours = replace(candidate.config, name=ships.name, epochs=ships.epochs, ships=ships.ships)
+            assert ours == ships
 
 
 # What a fit sees
@@ -316,6 +314,10 @@ def test_halving_lets_the_reference_and_the_best_go_on(
     again = Silent()
     search.search(source_of(export, tmp_path), replace(space, halving=Halving(1, keep=2)), [], again)
     assert len(again.begun) == 1, "what is done is not done again"
+    named = replace(space.candidates[0], name="alias", member="alias")
+    renamed = Silent()
+    search.search(source_of(export, tmp_path), replace(space, candidates=(named,)), [], renamed)
+    assert not renamed.begun, "nor under another name"
 
 
 def test_the_command_is_killed_and_goes_on(
@@ -475,6 +477,18 @@ def test_what_is_not_finished_is_shown_and_not_chosen() -> None:
     assert [line["folds"] for line in lines] == ["0 1", "0", ""]
     halved = table(replace(space, halving=Halving(1, 1)), held)
     assert [c.name for c in promoted(halved, space.candidates, 1)] == ["m", "m-half"]
+
+
+def test_folds_that_chose_stand_apart_from_those_that_did_not() -> None:
+    """Lucky on the first fold, which let it go on, and no better on the other."""
+    lucky, plain = (made(partial(answers, sure=sure, wrong=1.0)) for sure in (2.5, 1.5))
+    space = replace(spaced(lucky=4), halving=Halving(1, 1))
+    _, row = table(space, {"m": plain, "m-lucky": [lucky[0], plain[1]]})
+    assert verdict(row) == "better"
+    assert row.later["log_loss"].value == 0
+    assert (row.differences["log_loss"].high or 0) < 0
+    assert "| +0.000 (+0.000 to +0.000) |" in as_markdown(space, [row])
+    assert not table(replace(space, halving=None), {"m": plain, "m-lucky": lucky})[1].later
 
 
 def test_a_knee_has_no_part_in_its_own_temperature() -> None:
