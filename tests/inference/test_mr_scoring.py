@@ -1,7 +1,5 @@
 """Knee MRI of a study: where saliency lies, what is chosen and what refused, on phantoms and real data."""
 
-import shutil
-import tarfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from inference.findings import FilmLook, RefusalCode, Side, StudyFindings, StudyStatus
@@ -341,40 +338,6 @@ def test_clinical_variables_of_the_header_reach_the_network(tmp_path: Path) -> N
 
 
 # ---- real data
-
-
-@pytest.fixture(scope="module")
-def dess(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real sagittal DESS of 80 slices; its header says neither body part nor side."""
-    folder = tmp_path_factory.mktemp("dess")
-    with tarfile.open(shared_data / "dicom" / "knee_mri_sag_dess.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
-def test_a_real_dess_without_a_side_is_refused_and_with_one_scored(dess: Path, tmp_path: Path) -> None:
-    files = sorted(path for path in dess.rglob("*") if path.is_file())
-    assert len(files) == 80
-    found = predictor().score(read_study(files))
-    assert found.status is StudyStatus.REFUSED
-    assert found.mr_images == 80
-    assert {refusal.code for refusal in found.refusals} == {RefusalCode.SIDE_UNKNOWN, RefusalCode.WRONG_PLANE}
-    assert len(found.looks) == 1
-    for side in ("L", "R"):
-        copies = tmp_path / side
-        copies.mkdir()
-        for number, path in enumerate(files):
-            ds = dcmread(path)
-            ds.Laterality, ds.BodyPartExamined = side, "KNEE"
-            ds.save_as(copies / f"{number}.dcm")
-        found = study(copies)
-        (volume,) = found.volumes
-        assert (volume.side, volume.sequence, volume.total) == (Side(side), "sagittal 3D DESS", 80)
-        assert len(volume.slices) == 16
-        assert volume.slices[0].rendering.shape == (ds.Rows, ds.Columns)
-        assert volume.slices[0].rendering.std() > 10
-        assert [refusal.code for refusal in found.refusals] == [RefusalCode.WRONG_PLANE]
-        shutil.rmtree(copies)
 
 
 @pytest.mark.parametrize(
