@@ -43,6 +43,7 @@ _console = Console(stderr=True)
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns 0, 1 when something failed, 2 for wrong use."""
     options = parser().parse_args(arguments)
+    options.words = ["genu-train", *(sys.argv[1:] if arguments is None else arguments)]
     try:
         options.run_command(options)
     except UsageError as error:

@@ -69,7 +69,7 @@ def fit(options: argparse.Namespace) -> None:
         options.run, options.cohort, _embeddings(options.embeddings), target=options.target or "pain",
         grades=options.grades, folds=options.folds, seed=options.seed,
         bounds=None if options.bounds is None else tuple(options.bounds),
-        synthetic=options.synthetic,
+        synthetic=options.synthetic, command=options.words,
     )  # fmt: skip
     stores = [Store(name, s.spec.backbone, s.spec.features, s.spec.texts) for name, s in run.stores().items()]
     table = systems(stores, options.heads, run.bounds)

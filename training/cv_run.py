@@ -19,6 +19,7 @@ from training.cohorts.columns import sha256
 from training.cohorts.made import is_made
 from training.cv_evidence import kind_of
 from training.embeddings import EmbeddingStore
+from training.fit_record import Fit, added
 from training.folds import check_folds, check_pixels, patient_folds
 from training.regression_features import pixel_keys
 from training.regression_samples import Floats, Ints
@@ -42,6 +43,7 @@ class CVRun:
     cohort: folder of cohort.parquet; cohort_sha256 of that file. bounds, unit: of the target. embeddings: name to
     folder. grades: a Parquet of `genu-train grade`, or None for the cohort's KL. synthetic: random weights or made
     knees are in it. left_out: why how many knees of the cohort do not take part. systems: those that are finished.
+    fits: command and versions of each fit (training.fit_record); empty in runs made before these were kept.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class CVRun:
     grades: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     systems: tuple[str, ...] = ()
+    fits: tuple[Fit, ...] = ()
     kind: str = KIND
 
     def knees(self) -> pl.DataFrame:
@@ -102,6 +105,7 @@ def read(folder: Path) -> CVRun:
     try:
         low, high = values.pop("bounds")
         values |= {"cohort": Path(values["cohort"]), "systems": tuple(values["systems"])}
+        values["fits"] = tuple(values.get("fits", ()))
         return CVRun(folder=folder, bounds=(float(low), float(high)), **values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / RUN} was changed ({error!r}): fit into another folder.") from error
@@ -118,8 +122,11 @@ def create(
     seed: int = 0,
     bounds: tuple[float, float] | None = None,
     synthetic: bool = False,
+    command: Sequence[str] = (),
 ) -> CVRun:
     """Make a run, or go on with the one that is there: its embeddings and systems stay and are added to.
+
+    `command` are the words of the command line, which run.json keeps.
 
     A run is synthetic when the caller says so, when the weights of a store or of the grader are random, and when
     the cohort is of made knees (training.cohorts.made).
@@ -140,7 +147,7 @@ def create(
         folder=folder, target=target, bounds=(low, high), unit=unit, cohort=cohort.resolve(),
         cohort_sha256=sha256(path), folds=folds, seed=seed, embeddings=named,
         grades=None if grades is None else str(grades.resolve()),
-        systems=() if there is None else there.systems,
+        systems=() if there is None else there.systems, fits=added(() if there is None else there.fits, command),
     )  # fmt: skip
     stores = run.stores()
     knees, left_out = _taking_part(_graded(table, grades), target, (low, high), stores)
@@ -192,6 +199,8 @@ def _graded(table: pl.DataFrame, grades: Path | None) -> pl.DataFrame:
     if grades is None:
         found = table.with_columns(pl.col("kl").cast(pl.Int8).alias("grade"))
     else:
+        if not grades.is_file():
+            raise DataError(f"{grades} is no file: --grades names the Parquet file that `genu-train grade` wrote.")
         try:
             given = pl.read_parquet(grades, columns=["knee", "grade"]).with_columns(pl.col("grade").cast(pl.Int8))
             found = table.join(given, on="knee", how="left", maintain_order="left", validate="m:1")

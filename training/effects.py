@@ -16,6 +16,7 @@ The grade is held fixed because a score that reads the grade from the pixels wou
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,6 +115,8 @@ def _read_truth(path: Path) -> tuple[Mapping[str, float], Mapping[str, Mapping[s
         knees = content["knees"]
         if {"kl", "image"} - set(effects) or not isinstance(knees, dict):
             raise ValueError("it names no effects of kl and image")  # noqa: TRY301
+        if not all(map(math.isfinite, effects.values())):
+            raise ValueError("an effect is no finite number")  # noqa: TRY301
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no truth of `genu-train synth mrkr` ({error}).") from error
     return effects, knees
@@ -128,9 +131,7 @@ def _case(knees: pl.DataFrame, known: Mapping[str, Mapping[str, Any]], path: Pat
             f"the truth of another export, or there are fewer than {FEWEST} knees."
         )
     pain = knees["truth"].to_numpy().astype(np.float64)
-    told, kl, effusion = (
-        np.array([known[name][key] for name in names], np.float64) for key in ("pain", "kl", "effusion")
-    )
+    told, kl, effusion = (_told(known, names, key, path) for key in ("pain", "kl", "effusion"))
     wrong = np.flatnonzero(np.abs(told - pain) > 1e-6)
     if len(wrong):
         raise DataError(
@@ -142,6 +143,22 @@ def _case(knees: pl.DataFrame, known: Mapping[str, Mapping[str, Any]], path: Pat
     patients = [str(patient) for patient in knees["PatientID"].to_list()]
     bootstrap = PatientBootstrap(patients)
     return _Case(pain, kl, table, effusion, (grade == kl).astype(np.float64), bootstrap)
+
+
+def _told(known: Mapping[str, Mapping[str, Any]], names: Sequence[str], key: str, path: Path) -> Floats:
+    """(N,) what the truth says of each knee.
+
+    Raises:
+        DataError: it says nothing of one, or no number.
+    """
+    found = np.full(len(names), np.nan)
+    for number, name in enumerate(names):
+        knee = known[name]
+        value = knee.get(key) if isinstance(knee, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DataError(f"{path}: {key} of knee {name} is {value!r}, no number: make the truth again.")
+        found[number] = value
+    return found
 
 
 def slopes(

@@ -2,10 +2,9 @@
 
 import io
 import json
-import platform
 import shlex
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,13 +12,13 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from training import report_plots
+from inference.errors import DataError
+from training import fit_record, report_plots
 from training.cv_evidence import Evidence, is_baseline, title_of
 from training.cv_subgroups import factors_of, patients_in
 from training.report_page import Cell, Code, Heading, Part, Picture, Row, Section, Table, Text
 
-_PACKAGES: Final = ("genu", "numpy", "scipy", "scikit-learn", "polars", "torch", "timm", "matplotlib")
-_TOLD: Final = frozenset({"kind", "target", "bounds", "unit", "synthetic", "systems", "versions", "command"})
+_TOLD: Final = frozenset({"kind", "target", "bounds", "unit", "synthetic", "systems", "versions", "command", "fits"})
 _LARGEST: Final = 4_000_000  # bytes of the flow diagram
 
 
@@ -105,22 +104,35 @@ def _flow(evidence: Evidence) -> Iterable[Part]:
         yield Text(f"The flow diagram of the cohort is not at {path}.", "fine")
         return
     yield Heading("How the cohort came about")
-    drawn = io.BytesIO()
-    with Image.open(path, formats=("PNG",)) as image:  # written anew: nothing but pixels goes into the page
-        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(drawn, "PNG", optimize=True)
     yield Picture(
         "cohort-flow",
-        drawn.getvalue(),
+        _drawn(path),
         f"Flow of the cohort: {_steps(folder)}",
         "What each rule of the cohort kept and dropped.",
     )
+
+
+def _drawn(path: Path) -> bytes:
+    """The diagram written anew: nothing but pixels goes into the page."""
+    drawn = io.BytesIO()
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(drawn, "PNG", optimize=True)
+    except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:  # all Pillow's
+        raise DataError(
+            f"{path} is no PNG, or a damaged one ({error}): make the cohort again, or remove it to go without."
+        ) from error
+    return drawn.getvalue()
 
 
 def _steps(folder: Path) -> str:
     path = folder / "flow.csv"
     if not path.is_file():
         return "see the cohort's folder."
-    table = pl.read_csv(path, infer_schema_length=None)
+    try:
+        table = pl.read_csv(path, columns=["rule", "kept_knees"], infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path} has no rule and kept_knees ({error}): make the cohort again, or remove it.") from error
     return "; ".join(f"after {row['rule']}: {row['kept_knees']} knees" for row in table.to_dicts()) + "."
 
 
@@ -137,7 +149,7 @@ def made(evidence: Evidence, figures: Mapping[str, Any], fit: Sequence[str]) -> 
         parts += [Heading("The run"), Table([Cell("setting"), Cell("value")], rows)]
     parts += [
         Heading("Versions"),
-        Text(_versions(evidence.about.get("versions")), "fine"),
+        Text(_versions(evidence.about), "fine"),
         Heading("To make it again"),
         _commands(evidence, fit),
     ]
@@ -202,26 +214,13 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _versions(told: Any) -> str:
-    found = {name: _installed(name) for name in _PACKAGES}
-    here = (
-        f"Evaluated with Python {platform.python_version()}, "
-        + ", ".join(f"{k} {v}" for k, v in found.items() if v)
-        + "."
-    )
-    return f"Fitted with {_choices(told)}. {here}" if isinstance(told, Mapping) and told else here
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _versions(about: Mapping[str, Any]) -> str:
+    here = f"Evaluated with {_choices(fit_record.installed())}."
+    fitted = "; then with ".join(_choices(told) for told in fit_record.versions(about))
+    return f"Fitted with {fitted}. {here}" if fitted else here
 
 
 def _commands(evidence: Evidence, fit: Sequence[str]) -> Code:
-    told = evidence.about.get("command")
-    words = list(map(str, told)) if isinstance(told, list) else list(fit)
+    told = fit_record.commands(evidence.about) or ([list(fit)] if fit else [])
     name = shlex.quote(evidence.run.name)
-    first = [shlex.join(words)] if words else []
-    return Code([*first, f"genu-train evaluate --run {name}", f"genu-train report --run {name}"])
+    return Code([*map(shlex.join, told), f"genu-train evaluate --run {name}", f"genu-train report --run {name}"])

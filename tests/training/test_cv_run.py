@@ -87,6 +87,9 @@ def test_the_command_writes_every_baseline_and_system(
         3,
     )
     assert settings["systems"] == sorted(names)
+    (fitted,) = settings["fits"]
+    assert fitted["command"] == ["genu-train", *arguments, "--seed", "3"]
+    assert {"genu", "python", "torch", "timm", "numpy", "scikit-learn"} <= set(fitted["versions"])
     assert settings["synthetic"] is True
     table = pl.read_parquet(tmp_path / "run" / "knees.parquet")
     assert table["fold"].n_unique() == 5
@@ -113,6 +116,35 @@ def test_the_command_writes_every_baseline_and_system(
     truth = table["truth"].to_numpy()
     errors = [float(np.sqrt(((values - truth) ** 2).mean())) for values in (constant, kl_only, both)]
     assert errors[0] > errors[1] > errors[2]
+
+
+def test_each_fit_of_a_run_is_told_and_a_run_without_is_read(tmp_path: Path, knees: pl.DataFrame) -> None:
+    run = run_of(tmp_path, knees, command=["genu-train", "fit", "one"])
+    folds = run.knees()["fold"]
+    path = tmp_path / "run" / "run.json"
+    settings = json.loads(path.read_text("utf-8"))
+    assert cv_run.read(tmp_path / "run") == run
+    for words, count in ((["genu-train", "fit", "one"], 1), (["genu-train", "fit", "two"], 2)):
+        again = cv_run.create(tmp_path / "run", tmp_path / "cohort", {"clip": tmp_path / "clip"}, command=words)
+        assert len(again.fits) == count
+        assert again.knees()["fold"].equals(folds)
+    path.write_text(json.dumps({name: value for name, value in settings.items() if name != "fits"}), encoding="utf-8")
+    assert cv_run.read(tmp_path / "run").fits == ()  # as earlier versions wrote it
+    path.write_text(json.dumps({**settings, "fits": 7}), encoding="utf-8")
+    with pytest.raises(DataError, match="was changed"):
+        cv_run.read(tmp_path / "run")
+
+
+def test_grades_that_are_no_file_are_told(
+    tmp_path: Path, knees: pl.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort, store = written(tmp_path, knees)
+    (tmp_path / "grades").mkdir()
+    pl.DataFrame({"knee": knees["knee"], "grade": [2] * len(knees)}).write_parquet(tmp_path / "grades" / "x.parquet")
+    arguments = ["fit", "--cohort", str(cohort), "--run", str(tmp_path / "run"), "--embeddings", f"clip={store}"]
+    for name in ("grades", "nowhere"):
+        assert main([*arguments, "--grades", str(tmp_path / name)]) != 0
+        assert "is no file: --grades names" in capsys.readouterr().err
 
 
 def test_a_final_head_learns_from_all_knees(tmp_path: Path, knees: pl.DataFrame) -> None:

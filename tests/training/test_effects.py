@@ -105,6 +105,16 @@ def test_a_wrong_truth_does_not_pass(tmp_path: Path) -> None:
     told({**truth, "knees": dict(list(truth["knees"].items())[10:])}, "10 of the run's 360 knees are not in")
     swapped = {f"{knee[:-1]}{'R' if knee[-1] == 'L' else 'L'}": row for knee, row in truth["knees"].items()}
     told({**truth, "knees": swapped}, "have another pain than")
+    told({**truth, "effects": {"kl": 1.0, "image": float("nan")}}, "no finite number")
+    first = sorted(truth["knees"])[0]
+    for knee, words in (
+        ({"pain": 3.0, "kl": 2}, f"effusion of knee {first} is None"),
+        ({"pain": "much", "kl": 2, "effusion": 0.5}, f"pain of knee {first} is 'much'"),
+        ({"pain": 3.0, "kl": None, "effusion": 0.5}, f"kl of knee {first} is None"),
+        (["pain", 3.0], f"pain of knee {first} is None"),
+        ({"pain": float("nan"), "kl": 2, "effusion": 0.5}, f"pain of knee {first} is nan"),
+    ):
+        told({**truth, "knees": {**truth["knees"], first: knee}}, words)
     path.write_text(json.dumps({**truth, "effects": {"kl": 1.6, "image": 0.5}}), encoding="utf-8")
     found = effects.recover(run, path)
     assert len(found.failures) >= 3

@@ -234,6 +234,31 @@ def test_a_broken_curve_or_entry_is_an_error(tmp_path: Path) -> None:
         published_for({"kind": "regression", "target": "pain"}, path)
 
 
+def test_a_damaged_flow_of_the_cohort_is_an_error(tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    cohort.mkdir()
+    run = write_run(tmp_path / "made", 20, extra={"cohort": str(cohort)}, only=("constant_mean",))
+    Image.effect_noise((400, 200), 80).save(cohort / "flow.png")
+    whole = (cohort / "flow.png").read_bytes()
+    at = whole.index(b"IDAT")
+    for damaged in (b"", b"GIF89a", whole[: at + 40], whole[: at + 4] + b"\xff" * 9 + whole[at + 13 :], whole[:20]):
+        (cohort / "flow.png").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"flow\.png is no PNG, or a damaged one"):
+            write_report(run)
+    (cohort / "flow.png").write_bytes(whole)
+    (cohort / "flow.csv").write_text("step,kept\nall,300\n")
+    with pytest.raises(DataError, match=r"flow\.csv has no rule and kept_knees"):
+        write_report(run)
+
+
+def test_every_fit_of_a_run_and_its_versions_are_told(tmp_path: Path) -> None:
+    fits = [{"command": ["genu-train", "fit", "a b"], "versions": {"torch": "9.9"}}]
+    fits += [{"command": ["genu-train", "fit", "--more"], "versions": {"torch": "9.10"}}]
+    text = words(write_report(write_run(tmp_path / "made", 20, extra={"fits": fits}, only=("constant_mean",))))
+    assert "Fitted with torch 9.9; then with torch 9.10. Evaluated with python" in text
+    assert "genu-train fit 'a b' genu-train fit --more genu-train evaluate --run made" in " ".join(text.split())
+
+
 def test_another_kind_needs_no_change_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("tests.made_kind")
     module.evaluate = lambda evidence: Evaluation(  # type: ignore[attr-defined]
