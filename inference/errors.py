@@ -14,6 +14,7 @@
     ├── UsageError              the person at the command line or in the settings file can mend it
     │   ├── ConfigurationError  a setting is wrong: names the setting, its value and what to do
     │   └── DataError           a table, folder or label is not what the command needs
+    │       └── UnfitError          (training.readers_pictures) a series that cannot be shown: another is drawn
     ├── BundleError             a model bundle does not load, or does not replay its stored probe
     ├── StaleClaimError         (plugin.jobs) another worker has the job by now: drop the work
     ├── ReferencesError         (plugin.references) a storage commitment request that cannot be read

@@ -16,6 +16,7 @@ from tests.phantoms import write
 from tests.training import made_readers
 from training import cli
 from training.predictions import Predictions, write_predictions
+from training.prepared import PreparedStore
 from training.readers import STRATA, Strata, read_bench, read_truth
 from training.readers_draw import Match, Wish, candidates, draw
 from training.readers_pictures import UnfitError, from_series
@@ -244,3 +245,34 @@ def test_with_a_run_both_knees_are_of_one_fold_and_have_a_prediction(root: Path,
     assert truth.about["matched"] == ["fold"] and truth.about["left_out"]["without a prediction of image"] == 1
     assert run(root, tmp_path / "more", "--strata", "2,2,1", *options[2:]) == 2, "the one left out is missing"
     assert run(root, tmp_path / "more", *options[:4]) == 2, "whose predictions?"
+
+
+def test_without_an_export_the_prepared_slices_are_shown(root: Path, tmp_path: Path) -> None:
+    inputs = ["--cohort", str(root / "cohort"), "--export", str(root / "images")]
+    options = ["--out", str(tmp_path / "prepared"), "--size", "32", "--no-n4", "--workers", "0"]
+    assert cli.main(["preprocess", *inputs, *options]) == 0
+    draw_options = ["--prepared", str(tmp_path / "prepared"), "--out", str(tmp_path / "bench"), "--strata", "1,1,1"]
+    assert cli.main(["readers", "draw", *inputs[:2], *draw_options]) == 0
+    bench, store = read_bench(tmp_path / "bench"), PreparedStore(tmp_path / "prepared")
+    assert bench.source == "prepared"
+    for one in read_truth(bench).pairs:
+        for name, key in zip((one.progressor, one.other), one.keys, strict=True):
+            wanted, knee = store.slices([key])[0].astype(np.float64), bench.knees[name]
+            assert (knee.slices, knee.rows, knee.columns) == wanted.shape == (8, 32, 32)
+            # The square that is seen is as wide as the longer side: 28 columns of 3.5 mm, 24 or 25 rows of 4 mm.
+            side_mm = 100.0 if key in odd(root) else 98.0
+            assert knee.row_mm == knee.column_mm == pytest.approx(side_mm / 32)
+            with Image.open(bench.picture(name, 3)) as image:
+                assert np.abs(np.asarray(image) / 65535 - wanted[2]).max() < 1e-4
+    assert (
+        cli.main(["readers", "draw", *inputs[:2], *draw_options[:2], "--out", str(tmp_path / "x"), "--unmirrored"]) == 2
+    )
+    assert cli.main(["readers", "draw", *inputs[:2], "--out", str(tmp_path / "x")]) == 2
+    wrong = ["--sequence", "sag_3d_dess"]
+    assert cli.main(["readers", "draw", *inputs[:2], *draw_options[:2], "--out", str(tmp_path / "x"), *wrong]) == 2
+
+
+def odd(root: Path) -> set[str]:
+    """Keys of the knees that have a row more."""
+    cohort = pl.read_parquet(root / "cohort" / "cohort.parquet").to_dicts()
+    return {row["knee"] for row in cohort if int(row["PatientID"][-3:]) % 2}

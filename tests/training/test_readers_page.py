@@ -296,6 +296,7 @@ def test_nothing_that_is_served_tells_truth_patient_side_or_stratum(page: Page, 
     page.on("response", keep)
     with serving(bench, "Ben") as server:
         page.goto(server.address)
+        expect(page.locator("#help")).to_be_visible()
         page.keyboard.press("Enter")
         for number in range(1, PAIRS + 1):
             expect(page.locator("#count")).to_have_text(f"Pair {number} of {PAIRS}")
