@@ -1,9 +1,9 @@
-"""What `genu explain` tells of one image, in words and small pictures: the facts of its page and of its picture.
+"""What `genu explain` tells of one image or MR series, in words and small pictures: the facts of its page and picture.
 
 Nothing here comes from free text of a header, and nothing from the name of a file: an image is known by its UID.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,8 @@ from inference.findings import (
     Step,
     StudyFindings,
 )
+from inference.mr_findings import VolumeFinding
+from plugin import explain_mr
 from plugin.negotiation import is_uid
 
 HEADER_QUESTIONS: Final = frozenset(
@@ -37,15 +39,16 @@ WITHHELD: Final = "The film is not shown: Burned In Annotation says that somethi
 NOT_LOOKED_AT: Final = "The film is not shown: the header ended the questions, the pixels were not looked at."
 UNDECODED: Final = "The film is not shown: its pixels could not be read."
 NO_IDENTITY: Final = "No name, number or description of the patient or the request stands here."
-ABOUT: Final = ("anatomy", "view", "side")
+ABOUT: Final = ("anatomy", "view", "plane", "sequence", "slices", "side", "clinical")
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """One image: what was seen, what was decided and why.
+    """One image or one MR series: what was seen, what was decided and why.
 
     `name` is that of its files, without a suffix; `film` the image as uint8 (rows, columns), None where it is not to be
-    shown, and `why_no_film` then says why.
+    shown, and `why_no_film` then says why. `volumes` are what was found on the series, and `series` the looks of all MR
+    series of the study; both are empty for a film.
     """
 
     name: str
@@ -56,6 +59,13 @@ class Page:
     why_no_film: str = ""
     models: tuple[ModelIdentity, ...] = ()
     software: str = ""
+    volumes: tuple[VolumeFinding, ...] = ()
+    series: tuple[FilmLook, ...] = ()
+
+    @property
+    def is_series(self) -> bool:
+        """Whether it is about an MR series that a bundle was asked about."""
+        return bool(self.series)
 
     @property
     def is_synthetic(self) -> bool:
@@ -64,12 +74,17 @@ class Page:
 
 
 def pages_of(findings: StudyFindings, headers: Sequence[Dataset], software: str, start: int = 1) -> Iterator[Page]:
-    """A page for each image of a study that was looked at; `headers` are those of its instances, in any order.
+    """A page for each film and each MR series of a study; `headers` are those of its instances, in any order.
 
     Pages of what has no UID are numbered, beginning with `start` for the first image of the study.
     """
     written_on = {str(header.get("SOPInstanceUID", "")) for header in headers if is_written_on(header)}
+    series = tuple(filter(explain_mr.is_series, findings.looks)) if findings.mr_images else ()
+    series_of = {str(h.get("SOPInstanceUID", "")): str(h.get("SeriesInstanceUID", "")) for h in headers}
     for number, look in enumerate(findings.looks, start):
+        if look in series:
+            yield _series_page(look, series, findings, series_of, written_on, software)
+            continue
         uid = look.source.sop_instance_uid
         film = findings.renderings.get(uid)
         reason = "" if film is not None else NOT_LOOKED_AT if _is_of_header(look.steps) else UNDECODED
@@ -87,10 +102,35 @@ def pages_of(findings: StudyFindings, headers: Sequence[Dataset], software: str,
         )
 
 
+def _series_page(
+    look: FilmLook,
+    series: tuple[FilmLook, ...],
+    findings: StudyFindings,
+    series_of: Mapping[str, str],
+    written_on: Set[str],
+    software: str,
+) -> Page:
+    uid = look.source.series_instance_uid
+    volumes = tuple(volume for volume in findings.volumes if volume.series_instance_uid == uid)
+    shown = not any(one.source.sop_instance_uid in written_on for volume in volumes for one in volume.slices)
+    return Page(
+        name=uid if is_uid(uid) else f"series-{series.index(look) + 1}",
+        look=look,
+        refusals=tuple(one for one in findings.refusals if one.source and series_of.get(one.source) == uid),
+        why_no_film="" if shown else explain_mr.WITHHELD,
+        models=tuple(volume.model for volume in volumes),
+        software=software,
+        volumes=volumes,
+        series=series,
+    )
+
+
 def verdict(page: Page) -> tuple[str, ...]:
     """The outcome, one line for each knee."""
     lines = [f"{SIDE_WORDS[knee.side]} KNEE: KELLGREN-LAWRENCE GRADE {knee.kl.grade}" for knee in page.knees]
-    sides = dict.fromkeys(refusal.side for refusal in page.refusals)
+    lines += [explain_mr.verdict_line(volume) for volume in page.volumes]
+    refused = dict.fromkeys(refusal.side for refusal in page.refusals)
+    sides = [side for side in refused if side is not None or not page.volumes]
     lines += [f"{SIDE_WORDS[side]} KNEE NOT SCORED" if side is not None else "NOT SCORED" for side in sides]
     return tuple(lines) or ("NOT SCORED",)
 
@@ -98,32 +138,48 @@ def verdict(page: Page) -> tuple[str, ...]:
 def image_lines(page: Page) -> tuple[str, ...]:
     """Which image it is."""
     source = page.look.source
+    if page.is_series:
+        uid = source.series_instance_uid
+        return (f"Series Instance UID {uid}" if is_uid(uid) else "no UID is known", _class_name(source.sop_class_uid))
     lines = [f"SOP Instance UID {source.sop_instance_uid}" if is_uid(source.sop_instance_uid) else "no UID is known"]
     if source.sop_class_uid:
-        lines.append(ascii_text(UID(source.sop_class_uid).name, 64))
+        lines.append(_class_name(source.sop_class_uid))
     if source.rows and source.columns:
         lines.append(f"{source.columns} columns x {source.rows} rows")
     return tuple(lines)
 
 
+def _class_name(uid: str) -> str:
+    return ascii_text(UID(uid).name, 64)
+
+
 def remedies(page: Page) -> Iterator[tuple[str, str, str, str]]:
     """Of each refusal: whom it concerns with its code, what the code means, what was found, what to do."""
     for refusal in page.refusals:
-        whom = f"{SIDE_WORDS[refusal.side].capitalize()} knee" if refusal.side is not None else "The image"
+        whom = f"{SIDE_WORDS[refusal.side].capitalize()} knee" if refusal.side is not None else None
+        whom = whom or ("The series" if page.is_series else "The image")
         meaning = codes.REFUSALS[refusal.code].meaning
         yield f"{whom}: {refusal.code.value}", meaning, found_sentence(refusal), codes.REMEDIES[refusal.code]
 
 
 def path_of(page: Page) -> tuple[tuple[str, tuple[Step, ...]], ...]:
-    """The steps of the decision, those of the header first."""
+    """The steps of the decision, those of the header first; of an MR series the sequences that were wanted."""
+    if page.is_series:
+        return (("Sequences that a bundle is made for", page.look.steps),)
     header = tuple(step for step in page.look.steps if step.question in HEADER_QUESTIONS)
     pixels = tuple(step for step in page.look.steps if step.question not in HEADER_QUESTIONS)
     return tuple((name, steps) for name, steps in (("Header", header), ("Pixels", pixels)) if steps)
 
 
+def ending(page: Page) -> str:
+    """What is said of a step that was not passed: a film's way ends there; other sequences are asked for all the same."""
+    return "" if page.is_series else " It ended here."
+
+
 def evidence_of(page: Page) -> tuple[Evidence, ...]:
-    """All evidence, each once: anatomy, then view, then side."""
-    said = (*page.look.evidence, *(one for knee in page.knees for one in knee.evidence))
+    """All evidence, each once, in the order of ABOUT."""
+    said = [*page.look.evidence, *(one for knee in page.knees for one in knee.evidence)]
+    said += [one for volume in page.volumes for one in volume.evidence]
     return tuple(sorted(dict.fromkeys(said), key=lambda e: ABOUT.index(e.about) if e.about in ABOUT else len(ABOUT)))
 
 

@@ -1,4 +1,4 @@
-"""One HTML page about one image: self-contained, without a script, and without a request to anywhere.
+"""One HTML page about one image or MR series: self-contained, without a script, and without a request to anywhere.
 
 Its policy (Content Security Policy) forbids all but its own style sheet, by hash, and pictures inside of the page.
 """
@@ -15,11 +15,13 @@ from PIL import Image
 from dicom_templates.drawing import Colour, Rgb, model_line
 from dicom_templates.film_drawing import KNEE, LETTER, PLACE, draw_film, legend_of
 from dicom_templates.identity import RESEARCH_MARK, SIDE_WORDS, SYNTHETIC_MARK
+from dicom_templates.mr_words import slice_words
 from inference.findings import KneeFinding, Step
-from plugin import explain
+from plugin import explain, explain_mr
 from plugin.explain import Page
 
 FILM: Final = (1100, 900)  # the most columns and rows of the film's picture
+_PEAK: Final = 480  # of the picture of a slice
 _PART: Final = 260  # the longer side of the picture of a knee
 _BAR: Final = 160
 _NAMES: Final = {KNEE: "knee", PLACE: "place", LETTER: "letter"}
@@ -43,6 +45,7 @@ p {{ margin: 4px 0; }}
 img {{ display: block; max-width: 100%; height: auto; background: #000; }}
 figure {{ margin: 0; }}
 .row figure {{ max-width: {_PART}px; }}
+.wide figure {{ max-width: {_PEAK}px; }}
 figcaption {{ font-size: 14px; color: #4a505a; }}
 .row {{ display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start; }}
 .legend span {{ margin-right: 22px; }}
@@ -55,6 +58,7 @@ ol {{ margin: 0; padding-left: 26px; }}
 .ended::marker {{ color: #8f1500; }}
 .refusal {{ margin: 8px 0; padding: 8px 14px; border-left: 6px solid {_css(PLACE)}; background: #f5f6f8; }}
 table {{ border-collapse: collapse; font-size: 15px; }}
+td {{ overflow-wrap: anywhere; }}
 th, td {{ padding: 3px 14px 3px 0; border-bottom: 1px solid #dfe2e7; text-align: left; vertical-align: top; }}
 @media print {{ h2 {{ break-after: avoid; }} figure, .refusal {{ break-inside: avoid; }} }}
 """
@@ -67,7 +71,8 @@ POLICY: Final = (
 def render(page: Page) -> str:
     """The whole page."""
     title = f"Genu: {'; '.join(explain.verdict(page))}"
-    parts = [_head(page), _film(page), *_refusals(page), *_path(page), *_knees(page), *_evidence(page), *_places(page)]
+    seen = _series(page) if page.is_series else [_film(page)]
+    parts = [_head(page), *seen, *_refusals(page), *_path(page), *_knees(page), *_evidence(page), *_places(page)]
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -109,6 +114,26 @@ def _film(page: Page) -> str:
     )
 
 
+def _series(page: Page) -> Iterable[str]:
+    for volume in page.volumes:
+        yield _text("h2", explain_mr.verdict_line(volume))
+        yield "\n".join(_text("p", line) for line in explain_mr.volume_lines(volume))
+        if page.why_no_film:
+            yield _text("p", page.why_no_film, "nofilm")
+            continue
+        plain, heat = explain_mr.peak_pictures(volume, _PEAK)
+        number = slice_words(volume.top, volume)
+        pictures = (
+            _picture(plain, f"Slice {number}, of the highest saliency"),
+            _picture(heat, explain_mr.HEAT_CAPTION),
+        )
+        yield f'<div class="row wide">{"".join(pictures)}</div>'
+        yield _text("h3", "The slices that were read: number, attention, and where the model looked")
+        yield _picture(explain_mr.sheet(volume, FILM[0]), "In the order of their places; the bars share one scale")
+    yield "<h2>The MR series of this study</h2>"
+    yield _table(explain_mr.SERIES_TITLES, explain_mr.series_rows(page.series))
+
+
 def _refusals(page: Page) -> Iterable[str]:
     found = list(explain.remedies(page))
     if found:
@@ -126,12 +151,12 @@ def _path(page: Page) -> Iterable[str]:
     yield "<h2>The way to the decision</h2>"
     for name, steps in explain.path_of(page):
         yield _text("h3", name)
-        yield f"<ol>{''.join(map(_step, steps))}</ol>"
+        yield f"<ol>{''.join(_step(step, page) for step in steps)}</ol>"
 
 
-def _step(step: Step) -> str:
+def _step(step: Step, page: Page) -> str:
     answer = f"<b>{escape(step.question)}:</b> {escape(step.answer)}"
-    return f"<li>{answer}</li>" if step.passed else f'<li class="ended">{answer} It ended here.</li>'
+    return f"<li>{answer}</li>" if step.passed else f'<li class="ended">{answer}{explain.ending(page)}</li>'
 
 
 def _knees(page: Page) -> Iterable[str]:
@@ -169,7 +194,7 @@ def _bars(knee: KneeFinding) -> str:
 def _evidence(page: Page) -> Iterable[str]:
     found = explain.evidence_of(page)
     if found:
-        yield "<h2>Evidence for anatomy, view and side</h2>"
+        yield f"<h2>{'Evidence' if page.is_series else 'Evidence for anatomy, view and side'}</h2>"
         yield _table(
             ("about", "where", "what stood there", "speaks for"),
             [(one.about, one.source, one.value, one.supports) for one in found],

@@ -1,4 +1,4 @@
-"""The facts of `genu explain` about one image as one picture, for those who want to put it into a message or a talk."""
+"""The facts of `genu explain` about one image or MR series as one picture, for a message or a talk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ from dicom_templates.drawing import (
 )
 from dicom_templates.film_drawing import draw_film, legend_of
 from dicom_templates.identity import RESEARCH_MARK, SYNTHETIC_MARK
+from dicom_templates.mr_words import slice_words
 from inference.findings import KneeFinding
-from plugin import explain
+from plugin import explain, explain_mr
 from plugin.explain import Page
 
 WIDTH: Final = 1560
@@ -33,6 +34,7 @@ MARGIN: Final = 20
 FILM: Final = (860, 900)  # the most columns and rows of the film
 _RIGHT: Final = WIDTH - FILM[0] - 3 * MARGIN
 _PART: Final = 275  # three pictures of a knee beside each other fill the left column
+_PEAK: Final = 420  # the longer side of the picture of a slice
 _SMALL, _TEXT, _TITLE, _VERDICT = 15, 17, 22, 40
 
 
@@ -75,7 +77,8 @@ class _Column:
 
     def pictures(self, pictures: Sequence[Rgb], captions: Sequence[str] = ()) -> None:
         """Pictures side by side, each with its caption below."""
-        step = self.width // max(len(pictures), 3) if len(pictures) > 1 else self.width
+        widest = max(picture.shape[1] for picture in pictures)
+        step = max(self.width // max(len(pictures), 3), widest + 10) if len(pictures) > 1 else self.width
         height = max(picture.shape[0] for picture in pictures)
         part = Image.new("RGB", (self.width, height + (22 if captions else 0)), self._ground)
         pen = ImageDraw.Draw(part)
@@ -94,7 +97,8 @@ class _Column:
 def draw(page: Page) -> Picture:
     """Draw the page."""
     head, left, right = _head(page), _Column(FILM[0]), _Column(_RIGHT)
-    film = _film(left, page)
+    film = None if page.is_series else _film(left, page)
+    _series(left, page)
     for knee in page.knees:
         _knee(left, page, knee)
     _refusals(right, page)
@@ -145,6 +149,25 @@ def _film(column: _Column, page: Page) -> float | None:
     return drawn.scale if drawn is not None else None
 
 
+def _series(column: _Column, page: Page) -> None:
+    for volume in page.volumes:
+        column.title(explain_mr.verdict_line(volume))
+        for line in explain_mr.volume_lines(volume):
+            column.text(line)
+        column.space(8)
+        if page.why_no_film:
+            column.text(page.why_no_film, _TITLE, DIM)
+            continue
+        captions = (f"slice {slice_words(volume.top, volume)}", "where the model looked")
+        column.pictures(explain_mr.peak_pictures(volume, _PEAK), captions)
+        column.space(8)
+        column.pictures([explain_mr.sheet(volume, column.width)], ("number: attention of each slice that was read",))
+    if page.is_series:
+        column.title("The MR series of this study")
+    for uid, question, answer in explain_mr.series_rows(page.series):
+        column.text(f"{uid}: {question}: {answer}", _SMALL)
+
+
 def _knee(column: _Column, page: Page, knee: KneeFinding) -> None:
     title, *lines = explain.knee_lines(knee)
     column.title(title)
@@ -183,7 +206,7 @@ def _path(column: _Column, page: Page) -> None:
     for name, steps in explain.path_of(page):
         column.title(f"The way to the decision: {name.lower()}")
         for number, step in enumerate(steps, start=1):
-            ended = "" if step.passed else " It ended here."
+            ended = "" if step.passed else explain.ending(page)
             column.text(f"{number}. {step.question}: {step.answer}{ended}", colour=INK if step.passed else AMBER)
 
 

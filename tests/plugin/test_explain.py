@@ -235,7 +235,9 @@ def test_no_identity_from_a_header_reaches_the_page() -> None:
         assert CANARY in str(planted.PatientName)
         found = judged(planted)
         looks = found.looks or tuple(FilmLook(image(), c.evidence, c.steps) for c in found.candidates)
-        for page in pages_of(StudyFindings("2.25.1", refusals=found.refusals, radiographs=1, looks=looks), [planted], "0.1.0"):
+        for page in pages_of(
+            StudyFindings("2.25.1", refusals=found.refusals, radiographs=1, looks=looks), [planted], "0.1.0"
+        ):
             assert CANARY[:8].casefold() not in explain_page.render(page).casefold()
             assert CANARY[:8].casefold() not in page.name.casefold()
 
