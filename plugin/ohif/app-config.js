@@ -28,6 +28,7 @@ const groupsOf = report => named(report, '126010').flatMap(part => named(part, '
 const trackingOf = group => named(group, '112040')[0]?.UID;
 const isRefusal = group => named(group, 'REFUSAL').length > 0;
 const isGrade = group => named(group, 'KL-GRADE').length > 0;
+const isOutcome = group => named(group, 'OUTCOME-ORIGIN').length > 0;
 
 /** Short lines, for the box of a knee is narrow on a film of both: [label, value] each. */
 function knee(group) {
@@ -39,6 +40,21 @@ function knee(group) {
   ];
   const kind = first(named(group, 'MODEL-KIND')[0]?.ConceptCodeSequence);
   return kind.CodeValue === 'MODEL-SYNTH' ? [...lines, ['Model', kind.CodeMeaning]] : lines;
+}
+
+/** Of a knee on an MR series: OHIF's text box has five lines. */
+function outcome(group) {
+  const probability = items(group.ContentSequence).find(item => item.ValueType === 'NUM');
+  const value = Number(first(probability.MeasuredValueSequence).NumericValue).toFixed(2);
+  const [low, high] = [number(group, 'OUTCOME-LOW'), number(group, 'OUTCOME-HIGH')];
+  const kind = first(named(group, 'MODEL-KIND')[0]?.ConceptCodeSequence);
+  const decision = meaning(group, 'OUTCOME-DECISION');
+  return [
+    [text(group, '112039'), `${value} (${low} to ${high})`],
+    [first(probability.ConceptNameCodeSequence).CodeMeaning, meaning(group, 'OUTCOME-ORIGIN')],
+    ...(decision ? [[`Threshold ${number(group, 'OUTCOME-CUT')}`, decision]] : []),
+    ...(kind.CodeValue === 'MODEL-SYNTH' ? [['Model', kind.CodeMeaning]] : []),
+  ];
 }
 
 function refusal(group) {
@@ -59,11 +75,16 @@ function wrapped(sentence) {
   return rows;
 }
 
-/** A point inside of the region, near its left side and a `share` of its height down, in OHIF's world coordinates. */
-function placeIn({ GraphicData, ReferencedSOPSequence }, share) {
+/** OHIF's name of the image of a region. */
+function imageOf({ ReferencedSOPSequence }) {
   const uid = first(ReferencedSOPSequence).ReferencedSOPInstanceUID;
   const images = window.services.displaySetService.activeDisplaySets.flatMap(each => each.images ?? []);
-  const imageId = images.find(image => image.SOPInstanceUID === uid)?.imageId;
+  return images.find(image => image.SOPInstanceUID === uid);
+}
+
+/** A point inside of the region, near its left side and a `share` of its height down, in OHIF's world coordinates. */
+function placeIn({ GraphicData, ...region }, share) {
+  const imageId = imageOf(region)?.imageId;
   if (!imageId) {
     return undefined;
   }
@@ -74,19 +95,32 @@ function placeIn({ GraphicData, ReferencedSOPSequence }, share) {
   return window.cornerstone.utilities.imageToWorldCoords(imageId, inside);
 }
 
+/** The outline of the image of a region, which itself is too small for words on a slice. */
+function wholeOf(region) {
+  const { Rows, Columns } = imageOf(region) ?? {};
+  return { ...region, GraphicData: [0, 0, Columns ?? 0, 0, Columns ?? 0, Rows ?? 0, 0, Rows ?? 0] };
+}
+
+function linesOf(group) {
+  const kinds = [[isRefusal, refusal], [isGrade, knee], [isOutcome, outcome]];
+  return kinds.find(([is]) => is(group))?.[1](group);
+}
+
 /** OHIF calls this for each group and each series, more than once. Other people's reports stay as they are. */
 function overlay({ measurement, SeriesInstanceUID }) {
   const groups = groupsOf(ownReport(SeriesInstanceUID)?.instance ?? {});
   const group = groups.find(each => trackingOf(each) === measurement.TrackingUniqueIdentifier);
-  if (!group || !(isRefusal(group) || isGrade(group)) || measurement.coords[0]?.ValueType !== 'SCOORD') {
+  const lines = group && linesOf(group);
+  if (!lines || measurement.coords[0]?.ValueType !== 'SCOORD') {
     return measurement;
   }
-  const lines = isRefusal(group) ? refusal(group) : knee(group);
   const [mark, use] = meaning(group, 'USE').split(/ - (?=NOT )/); // "AI - RESEARCH", "NOT FOR DIAGNOSIS"
   measurement.labels = [...lines, [mark, use]].map(([label, value]) => ({ label, value }));
   // Refusals have the outline of the whole image: the second stands below the first.
   const before = isRefusal(group) ? groups.filter(isRefusal).indexOf(group) % 6 : 0;
-  const worldPosition = placeIn(measurement.coords[0], 0.04 + 0.15 * before);
+  const worldPosition = isOutcome(group)
+    ? placeIn(wholeOf(measurement.coords[0]), 0.02 + 0.2 * (groups.filter(isOutcome).indexOf(group) % 5))
+    : placeIn(measurement.coords[0], 0.04 + 0.15 * before);
   if (worldPosition) {
     measurement.textBox = { worldPosition };
   }
@@ -119,6 +153,93 @@ const asTextWithoutRegions = () => displaySetInstanceUID => {
     report.isImagingMeasurementReport = false;
   }
 };
+
+// ---- regions on slices
+// The slices of a series are there before OHIF knows which regions to draw, and it does not draw them once it does.
+
+const drawnSoon = () => displaySetInstanceUID => {
+  const report = window.services.displaySetService.getDisplaySetByUID(displaySetInstanceUID);
+  if (report?.instance?.Manufacturer !== 'Genu' || report.Modality !== 'SR') {
+    return;
+  }
+  repeated(() => {
+    const viewports = window.cornerstone.getEnabledElements().map(element => element.viewport.id);
+    window.cornerstoneTools.utilities.triggerAnnotationRenderForViewportIds(viewports);
+  });
+};
+
+/** Twice a second, for ten seconds. */
+function repeated(draw) {
+  for (let half = 1; half <= 20; half += 1) {
+    setTimeout(draw, 500 * half);
+  }
+}
+
+// ---- a map of some slices of a series
+// OHIF 3.13 takes the frames of a Parametric Map for all slices of its series in their order, and ends with a RangeError
+// where there are fewer. Here each frame goes to the slice that it names.
+
+const placed = () => displaySetInstanceUID => {
+  const map = window.services.displaySetService.getDisplaySetByUID(displaySetInstanceUID);
+  if (map?.instance?.Manufacturer === 'Genu' && map.Modality === 'PMAP' && !map.placesItself) {
+    map.placesItself = true;
+    map.load = () => (map.loadStatus.promise ??= loadMap(map));
+  }
+};
+
+async function loadMap(map) {
+  const { cache, volumeLoader } = window.cornerstone;
+  const referencedVolumeId = map.getReferencedVolumeId();
+  const { imageIds } = cache.getVolume(referencedVolumeId);
+  const volumeId = `${referencedVolumeId.split(':')[0]}:${map.displaySetInstanceUID}`;
+  const values = await valuesOf(map.instance);
+  const size = map.instance.Rows * map.instance.Columns;
+  const all = new Float32Array(imageIds.length * size);
+  frameSources(map.instance).forEach((source, frame) => {
+    const place = imageIds.findIndex(imageId => shows(imageId, source));
+    if (place >= 0) {
+      all.set(values.subarray(frame * size, (frame + 1) * size).map(value => 100 * value), place * size);
+    }
+  });
+  const options = { volumeId, targetBuffer: { type: 'Float32Array' } };
+  const volume = await volumeLoader.createAndCacheDerivedVolume(referencedVolumeId, options);
+  volume.voxelManager.setCompleteScalarDataArray(all);
+  volume.metadata.voiLut = [{ windowCenter: 50, windowWidth: 100 }];
+  volume.loadStatus = { loaded: true };
+  map.isLoaded = true;
+  repeated(() => window.cornerstone.getRenderingEngines().forEach(engine => engine.render()));
+  const { segmentationService } = window.services;
+  segmentationService._broadcastEvent(segmentationService.EVENTS.SEGMENTATION_LOADING_COMPLETE, { pmapDisplaySet: map });
+  return volume;
+}
+
+const frameSources = ({ PerFrameFunctionalGroupsSequence }) =>
+  items(PerFrameFunctionalGroupsSequence).map(frame => first(first(frame.DerivationImageSequence).SourceImageSequence));
+
+function shows(imageId, { ReferencedSOPInstanceUID, ReferencedFrameNumber }) {
+  const frame = Number([].concat(ReferencedFrameNumber ?? 1)[0]);
+  return imageId.includes(`/instances/${ReferencedSOPInstanceUID}/frames/`) && imageId.endsWith(`/frames/${frame}`);
+}
+
+/** The numbers of a map: the last element of its file, (7FE0,0008) OF. */
+async function valuesOf({ StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID, NumberOfFrames, Rows, Columns }) {
+  const url = `/dicom-web/studies/${StudyInstanceUID}/series/${SeriesInstanceUID}/instances/${SOPInstanceUID}`;
+  const headers = { Accept: 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1' };
+  const answer = await fetch(url, { headers });
+  if (!answer.ok) {
+    throw new Error(`The map cannot be read: HTTP ${answer.status}`);
+  }
+  const bytes = new Uint8Array(await answer.arrayBuffer());
+  const length = 4 * NumberOfFrames * Rows * Columns;
+  const view = new DataView(bytes.buffer);
+  for (let at = bytes.length - length - 12; at >= 0; at -= 1) {
+    const found = view.getUint32(at, true) === 0x00087fe0 && bytes[at + 4] === 0x4f && bytes[at + 5] === 0x46;
+    if (found && view.getUint32(at + 8, true) === length) {
+      return new Float32Array(bytes.slice(at + 12, at + 12 + length).buffer);
+    }
+  }
+  throw new Error('The map holds no Float Pixel Data of its size');
+}
 
 window.config = {
   name: 'genu',
@@ -163,7 +284,7 @@ window.config = {
       autoCineModalities: { $set: [] }, // a heatmap is no film: no player over it
     },
     mode: {
-      '*': { 'studyBrowser.thumbnailDoubleClickCallback': { callbacks: { $unshift: [asTextWithoutRegions] } } },
+      '*': { 'studyBrowser.thumbnailDoubleClickCallback': { callbacks: { $unshift: [asTextWithoutRegions, drawnSoon, placed] } } },
     },
   },
 };
