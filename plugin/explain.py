@@ -172,7 +172,7 @@ def path_of(page: Page) -> tuple[tuple[str, tuple[Step, ...]], ...]:
 
 
 def ending(page: Page) -> str:
-    """What is said of a step that was not passed: a film's way ends there; other sequences are asked for all the same."""
+    """What is said of a step that was not passed: a film's way ends there, a series is asked about other sequences."""
     return "" if page.is_series else " It ended here."
 
 
