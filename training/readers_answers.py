@@ -102,9 +102,8 @@ class AnswerFile:
         """
         self.bench, self.reader, self.ties = bench, checked_name(reader), ties
         path = bench.folder / ANSWERS / f"{hashlib.sha256(self.reader.encode()).hexdigest()[:16]}.jsonl"
-        path.parent.mkdir(exist_ok=True)
         with ExitStack() as opened:
-            self._file: IO[bytes] = opened.enter_context(path.open("a+b"))
+            self._file: IO[bytes] = opened.enter_context(_opened(path))
             self._lock()
             self._cut_torn_line()
             if not path.stat().st_size:
@@ -218,6 +217,14 @@ def _answer(values: dict[str, Any], pairs: Mapping[str, set[str]]) -> Answer:
     if answer.knee != chosen or {answer.first, answer.second} != pairs[answer.pair]:
         raise ValueError(f"the answer about {answer.pair} is about other knees than that pair's")
     return answer
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return path.open("a+b")
+    except OSError as error:
+        raise DataError(f"answers cannot be kept in {path.parent} ({error.strerror}): make it writable.") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """`genu-train readers evaluate`: what readers said against what happened, and a run's systems on the same pairs."""
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +84,7 @@ def evaluate(folder: Path, run: Path | None = None, systems: Sequence[str] = ())
         "synthetic": bench.synthetic or bool(about.get("synthetic")) or any(one.synthetic for one in judges),
     }  # fmt: skip
     out = folder / FOLDER
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     (out / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for name, table in zip(TABLES, _tables(figures, truth, judges), strict=True):
         table.write_csv(out / name)

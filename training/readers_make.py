@@ -78,7 +78,7 @@ def make(plan: DrawPlan, progress: Progress | None = None) -> Drawn:
     cohort, made = _cohort(plan)
     wish, able = _with_run(plan, cohort, store)
     if plan.run is not None:
-        cohort = cohort.join(_folds(plan.run), on="knee", how="left", maintain_order="left")
+        cohort = cohort.drop("fold", strict=False).join(_folds(plan.run), on="knee", how="left", maintain_order="left")
     rows, left_out = readers_draw.candidates(cohort, sequence.value, wish, change=plan.change, able=able)
     plan.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".readers-", dir=plan.out.parent) as name:

@@ -214,6 +214,14 @@ def test_another_knee_is_drawn_for_one_that_cannot_be_shown(root: Path, tmp_path
     assert not (tmp_path / "empty").exists()
 
 
+def test_the_edges_can_be_moved(root: Path, tmp_path: Path) -> None:
+    assert run(root, tmp_path / "bench", "--strata", "1,1,0", "--almost-certain", "-1.913", "--likely", "-1.5") == 2
+    assert run(root, tmp_path / "bench", "--strata", "1,1,0", "--almost-certain", "-1.85", "--likely", "-1.1005") == 0
+    truth = read_truth(read_bench(tmp_path / "bench"))
+    assert {one.stratum: one.changes[0] for one in truth.pairs} == {"almost certain": -1.9, "likely": -1.101}
+    assert truth.about["strata"]["likely"]["rule"] == "-1.85 <= change < -1.1005 mm"
+
+
 def test_nothing_but_the_truth_says_who_it_is(root: Path) -> None:
     cohort = pl.read_parquet(root / "cohort" / "cohort.parquet")
     secrets = [made_readers.NAME, "Hidden", "SECRET", "delta", *cohort["SeriesInstanceUID"].to_list(), *STRATA]

@@ -264,6 +264,13 @@ def grey_values_follow_the_window(page: Page) -> None:
     assert sum(pixels(page, 0)) > sum(before)
     page.keyboard.press("r")
     assert pixels(page, 0) == before
+    page.keyboard.press("s")
+    assert sum(pixels(page, 0)) < sum(before)
+    page.keyboard.press("w")
+    page.keyboard.press("d")
+    assert np.std(list(pixels(page, 0)[::4])) > np.std(list(before[::4]))
+    page.keyboard.press("a")
+    assert pixels(page, 0) == before
 
 
 def test_the_page_decodes_all_sixteen_bits(page: Page, bench: Bench, tmp_path: Path) -> None:

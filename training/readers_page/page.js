@@ -193,6 +193,8 @@ const keys = {
   0: () => choose("tie"), Enter: save, Backspace: back, ArrowUp: (event) => scroll(-1, event.shiftKey), ArrowDown: (event) => scroll(1, event.shiftKey),
   PageUp: (event) => scroll(-5, event.shiftKey), PageDown: (event) => scroll(5, event.shiftKey), Home: () => ends(0), End: () => ends(1),
   l: link, i: () => look({ invert: !state.look.invert }), r: () => look(plain()), h: help, "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8),
+  w: () => look({ brightness: state.look.brightness + 0.05 }), s: () => look({ brightness: state.look.brightness - 0.05 }),
+  d: () => look({ contrast: state.look.contrast + 0.15 }), a: () => look({ contrast: state.look.contrast - 0.15 }),
   c: () => { state.confidence = state.confidence === 3 ? null : (state.confidence ?? 0) + 1; tell(); },
 };
 
