@@ -168,8 +168,8 @@ class Settings(BaseSettings):
     )
     bundles: tuple[Path, ...] = Field(
         default=(),
-        description="model bundles to score with: at most one that grades (without it the one that ships), one for pain, "
-        "and for knee MRI one for each outcome and sequence",
+        description="model bundles to score with: at most one that grades (without it the one that ships), one for "
+        "pain, and for knee MRI one for each outcome and sequence",
     )
     allow_undeployed_bundles: bool = Field(
         default=False,
