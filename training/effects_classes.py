@@ -145,7 +145,8 @@ def _tables(case: _Case) -> list[Row]:
         return []
     if case.pain:
         # A half point stands for an item that was filled in, whole ones are what was drawn.
-        found = rounded_normal(columns[usable], np.floor(outcome[usable]), _MOST, patients)
+        absent = 1 if case.evidence.about["target"] == "womac_pain_binary" else None  # neither pain nor none
+        found = rounded_normal(columns[usable], np.floor(outcome[usable]), _MOST, patients, absent)
         image = ("pain_image", "points from no lesion to a full one, by the true lesion")
     else:
         found = logistic(columns[usable], outcome[usable], patients)
@@ -164,8 +165,9 @@ def _areas(case: _Case) -> list[Row]:
         system.system: Ranking.of(positive, _log_odds(system.probabilities), evidence.folds)
         for system in evidence.systems
     }
-    if not case.pain and np.isfinite(case.risk).all():
-        rankings[""] = Ranking.of(positive, case.risk, np.zeros(len(positive), np.int64))
+    if not case.pain:
+        one_fold = np.zeros(len(positive), np.int64)
+        rankings[""] = Ranking.of(positive, case.risk, one_fold, np.isfinite(case.risk))
     found = areas(rankings, case.bootstrap)
     seen = {system.system for system in evidence.systems if system.about.get("image")}
     rows = []

@@ -29,26 +29,35 @@ def logistic(columns: Floats, outcome: Floats, patients: Sequence[str]) -> list[
     return _maximum(lambda theta: log_expit(sign * (columns @ theta)), np.zeros(columns.shape[1]), patients)
 
 
-def rounded_normal(columns: Floats, scores: Floats, most: int, patients: Sequence[str]) -> list[Estimate]:
+def rounded_normal(
+    columns: Floats, scores: Floats, most: int, patients: Sequence[str], absent: float | None = None
+) -> list[Estimate]:
     """Effects on a normal value that is told rounded to whole points, and cut to 0 and `most`.
 
     Least squares on such scores finds less than there is, since all values below 0.5 are told as 0.
 
     Args:
         columns: (N, P), a column of ones among them. scores: (N,), whole numbers, 0 to most. patients: (N,).
+        absent: a score that is left out of all rows, because it has no label; None where there is none.
 
     Returns:
         One estimate a column, and the standard deviation.
     """
-    lower, upper = np.where(scores <= 0, -np.inf, scores - 0.5), np.where(scores >= most, np.inf, scores + 0.5)
 
-    def each(theta: Floats) -> Floats:
+    def mass(values: Floats, theta: Floats) -> Floats:
         middle, spread = columns @ theta[:-1], np.exp(theta[-1])
+        lower, upper = np.where(values <= 0, -np.inf, values - 0.5), np.where(values >= most, np.inf, values + 0.5)
         low, high = (lower - middle) / spread, (upper - middle) / spread
         # In the upper tail the difference of two numbers near 1 is lost: the same area lies in the lower one.
         turned = low > 0
         low, high = np.where(turned, -high, low), np.where(turned, -low, high)
-        return np.asarray(np.log(np.maximum(ndtr(high) - ndtr(low), _LEAST)), np.float64)
+        return np.asarray(np.maximum(ndtr(high) - ndtr(low), _LEAST), np.float64)
+
+    def each(theta: Floats) -> Floats:
+        found = np.log(mass(scores, theta))
+        if absent is not None:
+            found -= np.log(np.maximum(1 - mass(np.full_like(scores, absent), theta), _LEAST))
+        return np.asarray(found, np.float64)
 
     start = np.append(np.linalg.lstsq(columns, scores, rcond=None)[0], np.log(max(float(np.std(scores)), 0.1)))
     *found, spread = _maximum(each, start, patients)
