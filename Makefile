@@ -7,12 +7,14 @@ SHARED := ../shared
 standin = $(if $(wildcard $(SHARED)/data/kl224/val.tar),,--bundle $(1)/standin)
 
 TRAIN  := out/train-demo
+TRAIN_MRI := out/train-demo-mri
 
-.PHONY: help setup demo train-demo viewer test check format docs bench soak bundle robustness clean
+.PHONY: help setup demo train-demo train-demo-mri viewer test check format docs bench soak bundle robustness clean
 
 help:
 	@echo "make demo    send two sample studies through the service and show the report"
 	@echo "make train-demo  made knees and tables through the whole training package; a report, and a bundle that is served"
+	@echo "make train-demo-mri  the same for knee MRI: a made OAI, a report, and bundles that score a study sent over DICOM"
 	@echo "make viewer  Orthanc with Genu and the OHIF viewer, with scored knees to look at (ARGS=\"--port 3000\")"
 	@echo "make test    all tests (real sockets, DCMTK, Orthanc, Chromium)"
 	@echo "make check   format, lint, types, import rules, documentation"
@@ -41,6 +43,11 @@ demo:
 train-demo:
 	@.ci/setup full
 	@PYTHON=$(PYTHON) training/demo.sh $(TRAIN)
+
+train-demo-mri:
+	@.ci/setup full
+	@.ci/setup tools demo
+	@PYTHON=$(PYTHON) training/demo_mri.sh $(TRAIN_MRI)
 
 viewer:
 	@.ci/setup core

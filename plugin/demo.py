@@ -24,7 +24,7 @@ from rich.status import Status
 
 from dicom_templates.tree import render_tree
 from inference.errors import DataError, GenuError, ResourceError
-from inference.manifest import SHIPPED, Manifest
+from inference.installed import installed
 from plugin.children import HOST, connects, free_port, last_line, running, until
 from plugin.destinations import opened
 from plugin.jobs import Queue
@@ -34,6 +34,9 @@ from plugin.verdicts import Outcome, Outgoing
 
 START_SECONDS = 30.0
 RESULT_SECONDS = 180.0
+MADE = "Made images"  # of `genu-train synth`
+_ACROSS = 4  # frames in a row of a picture
+_LINES = 10  # of errors that are shown
 REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
 
 
@@ -42,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m plugin.demo", description="Send sample studies through Genu.")
     parser.add_argument("--samples", type=Path, required=True, help="folder with the DICOM files to send")
     parser.add_argument("--out", type=Path, required=True, help="where everything goes; made when missing")
-    parser.add_argument("--bundle", type=Path, help="model bundle (default: the shipped one)")
+    parser.add_argument(
+        "--bundle", type=Path, action="append", default=[], help="model bundle (default: the shipped); may be repeated"
+    )
     arguments = parser.parse_args(argv)
     console = Console(highlight=False, soft_wrap=True)
     try:
@@ -52,9 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def run(samples: Path, out: Path, bundle: Path | None, console: Console) -> int:
+def run(samples: Path, out: Path, bundles: Sequence[Path], console: Console) -> int:
     """All steps in their order. Raises ResourceError when one of them does not come to its end."""
-    Manifest.read(bundle or SHIPPED).verify_files()  # says at once what the worker would say after seconds
+    for manifest in installed(bundles):
+        manifest.verify_files()  # says at once what the worker would say after seconds
     files = sorted(samples.glob("**/*.dcm"))
     if not files:
         raise DataError(f"no DICOM file (*.dcm) below {samples}: run `make demo`, which writes samples first")
@@ -65,7 +71,7 @@ def run(samples: Path, out: Path, bundle: Path | None, console: Console) -> int:
     with ExitStack() as stack, console.status("starting the PACS") as status:
         pacs, destination = stack.enter_context(_pacs(out))
         status.update("starting genu listen")
-        port = stack.enter_context(_service(out, destination, bundle))
+        port = stack.enter_context(_service(out, destination, bundles))
         _say(console, started, f"genu listen answers at GENU@{HOST}:{port}; results go to {pacs}")
         sender = send(files, port)
         _say(console, started, f"{len(files)} images sent by {sender}; a study is whole when nothing comes for 1 s")
@@ -82,6 +88,9 @@ def _introduce(headers: Sequence[Dataset], console: Console) -> None:
         text = (
             "The samples are PHANTOMS: drawn, no patient's knees. Grades on them mean nothing; the way is the real one."
         )
+        console.print(text, style="bold yellow")
+    elif any(str(header.get("ImageComments", "")).startswith(MADE) for header in headers):
+        text = "The samples are MADE knees: drawn, no patient. What is said of them means nothing; the way is real."
         console.print(text, style="bold yellow")
     else:
         console.print("The samples are real knees (OAI crops of kl224, validation split, CC BY 4.0) wrapped as DX.")
@@ -119,11 +128,12 @@ def _pacs(out: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 @contextmanager
-def _service(out: Path, destination: Sequence[str], bundle: Path | None) -> Iterator[int]:
+def _service(out: Path, destination: Sequence[str], bundles: Sequence[Path]) -> Iterator[int]:
     """`genu listen` on a free port; yields the port once it accepts."""
     log = out / "genu.log"
     command = [sys.executable, "-m", "plugin.cli", "listen", "--data-dir", str(out / "data"), "--port", "0"]
-    command += ["--quiet", "1", *destination, *(["--bundle", str(bundle)] if bundle else [])]
+    command += ["--quiet", "1", *destination]
+    command += [word for bundle in bundles for word in ("--bundle", str(bundle))]
     with running(command, log) as process:
         until(lambda: _port(log) or process.poll() is not None, START_SECONDS, "genu listen does not start", log)
         port = _port(log)
@@ -206,8 +216,38 @@ def _show(received: Sequence[Dataset], out: Path, console: Console) -> None:
     for number, heatmap in enumerate(heatmaps, start=1):
         side = {"L": "left", "R": "right"}.get(str(heatmap.get("Laterality") or heatmap.get("ImageLaterality")), "knee")
         picture = out / f"heatmap-{number}-{side}.png"
-        Image.fromarray(heatmap.pixel_array).save(picture)
+        _picture(heatmap).save(picture)
         console.print(f"heatmap as PNG: {picture.resolve()}", markup=False)
+    _validate(out / "pacs", console)
+
+
+def _picture(heatmap: Dataset) -> Image.Image:
+    """Its one frame, or all of several beside each other, four in a row."""
+    pixels = heatmap.pixel_array
+    if pixels.ndim == 3:
+        return Image.fromarray(pixels)
+    rows, columns = pixels.shape[1:3]
+    sheet = Image.new("RGB", (columns * min(_ACROSS, len(pixels)), rows * -(-len(pixels) // _ACROSS)))
+    for place, frame in enumerate(pixels):
+        sheet.paste(Image.fromarray(frame), (columns * (place % _ACROSS), rows * (place // _ACROSS)))
+    return sheet
+
+
+def _validate(folder: Path, console: Console) -> None:
+    """What dciodvfy says of every object, where it is installed."""
+    program = shutil.which("dciodvfy")
+    if program is None:
+        console.print("dciodvfy is not installed: the objects were not validated.")
+        return
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = []
+    for path in files:
+        told = subprocess.run([program, str(path)], capture_output=True, check=False)
+        text = (told.stdout + told.stderr).decode("utf-8", "replace")
+        found += [f"{path.name}: {line}" for line in text.splitlines() if line.startswith("Error")]
+    console.print(f"dciodvfy: {len(files)} objects, {len(found)} errors", markup=False)
+    for line in found[:_LINES]:
+        console.print(f"  {line}", markup=False)
 
 
 def _port(log: Path) -> int | None:
