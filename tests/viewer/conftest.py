@@ -18,6 +18,7 @@ from pydicom import Dataset
 from plugin.viewer_servers import ohif_folder
 from tests.phantoms import dx_knee, write
 from tests.plugin.orthanc_rig import require_orthanc
+from tests.viewer.mr_results import write_mr
 from tests.viewer.ohif import Ohif
 from tests.viewer.samples import write_samples
 
@@ -91,6 +92,7 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
     folder = tmp_path_factory.mktemp("viewer")
     write_samples(folder / "samples")
     write(without_pixels(), folder / "more" / "without_pixels.dcm")
+    write_mr(folder / "more" / "mr")
     options = ("--samples", str(folder / "samples"), "--add", str(folder / "more"))
     with started(folder / "out", *options, until="Ctrl-C") as running:
         assert running.process.poll() is None and "Ctrl-C" in running.said, running.said
