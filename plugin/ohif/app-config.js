@@ -168,11 +168,9 @@ const drawnSoon = () => displaySetInstanceUID => {
   });
 };
 
-/** Twice a second, for ten seconds. */
+/** Soon, and again for machines that are slow. */
 function repeated(draw) {
-  for (let half = 1; half <= 20; half += 1) {
-    setTimeout(draw, 500 * half);
-  }
+  [500, 1000, 2000, 4000, 8000, 16000].forEach(milliseconds => setTimeout(draw, milliseconds));
 }
 
 // ---- a map of some slices of a series

@@ -58,10 +58,10 @@ def nearest(seen: npt.NDArray[np.uint8], pictures: npt.NDArray[np.uint8]) -> int
 def colours(seen: npt.NDArray[np.uint8]) -> tuple[float, float] | None:
     """Row and column, as shares of the height around the middle, of what is in colour; None where nothing is."""
     colourful = np.ptp(seen.astype(int), axis=2) > 60
-    if colourful.mean() < 0.005:
+    if colourful.mean() < 0.008:  # less than half of a square: a message of the viewer
         return None
-    rows, columns = np.nonzero(colourful)
-    return float(rows.mean() / len(seen)), float((columns.mean() - seen.shape[1] / 2) / len(seen))
+    row, column = np.median(np.argwhere(colourful), axis=0)
+    return float(row / len(seen)), float((column - seen.shape[1] / 2) / len(seen))
 
 
 def test_the_map_lies_on_the_slices_that_it_names(ohif: Ohif, viewer: Viewer) -> None:
@@ -70,19 +70,17 @@ def test_the_map_lies_on_the_slices_that_it_names(ohif: Ohif, viewer: Viewer) ->
     until(ohif.shown, lambda now: colours(now) is not None)
     assert ohif.page.get_by_text("Loading Parametric Map").count() == 0
     ohif.page.mouse.move(800, 500)
-    places = {}
-    for _ in range(GRID.slices):
-        script = "() => window.cornerstone.getEnabledElements()[0].viewport.getCurrentImageId()"
-        uid = str(ohif.page.evaluate(script)).split("/instances/")[1].split("/")[0]
-        ohif.page.wait_for_timeout(700)
-        places[uid] = colours(ohif.shown())
-        ohif.page.mouse.wheel(0, 100)
-    headers = source()
-    for index, (row, column) in HOT.items():
-        uid = headers[index].SOPInstanceUID
-        if uid in places:
-            found = places.pop(uid)
-            assert found is not None, index
+    hot = {source()[index].SOPInstanceUID: place for index, place in HOT.items()}
+    seen = []
+    for _ in range(5):  # from the middle of the series across one end of what was read
+        uid = shown_slice(ohif)
+        seen.append(uid)
+        if uid in hot:
+            (row, column), found = hot[uid], until(lambda: colours(ohif.shown()), lambda now: now is not None)
             middle = (row + SIDE / 2) / GRID.rows, (column + SIDE / 2 - GRID.columns / 2) / GRID.rows
-            assert found == pytest.approx(middle, abs=0.06), index
-    assert set(places.values()) <= {None}, "slices that were not read are grey"
+            assert found == pytest.approx(middle, abs=0.06)
+        else:
+            until(lambda: colours(ohif.shown()), lambda now: now is None)
+        ohif.page.mouse.wheel(0, 100)
+        until(lambda: shown_slice(ohif), lambda now, uid=uid: now != uid)
+    assert len(set(seen) & set(hot)) >= 2 and set(seen) - set(hot)
