@@ -1,7 +1,7 @@
 """The Image Library of a report (TID 1600): the images that were looked at, with their sizes.
 
-A study of MR series has hundreds of images. Of these the library has the slices that a model read, the images that a
-refusal names, and of every other series the first image alone; the evidence of the report has the same.
+A study of MR series has hundreds of images. Where a model for them serves, the library has the slices that it read, the
+images that a refusal names, and of every other series the first image alone; the evidence of the report has the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def listed(findings: StudyFindings) -> dict[str, SourceImage]:
     series = {one.series_instance_uid for one in findings.looked_at if one.sop_instance_uid in kept}
     images: dict[str, SourceImage] = {}
     for image in findings.looked_at:
-        if is_mr(image) and image.sop_instance_uid not in kept:
+        if findings.mr_images and is_mr(image) and image.sop_instance_uid not in kept:
             if image.series_instance_uid in series:
                 continue
             series.add(image.series_instance_uid)

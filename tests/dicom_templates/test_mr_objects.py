@@ -374,3 +374,18 @@ def test_pixels_that_are_not_square_are_shown_in_millimetres() -> None:
     frames = composed(volume(headers, grid=grid, read=SMALL), headers=headers).volumes[0]
     panel = frames.pixel_array[0][20:276, 8:264]
     assert (panel != BACKGROUND).any(axis=2).all(), "80 mm high and 80 mm wide: a square"
+
+
+def test_beside_a_film_without_a_model_for_mr_every_image_is_listed() -> None:
+    film = factory.header(StudyInstanceUID=str(LEFT[0].StudyInstanceUID))
+    findings = replace(
+        study(headers=LEFT),
+        knees=(factory.knee(),),
+        radiographs=1,
+        mr_images=0,
+        renderings={factory.uid(1): factory.rendering()},
+        models=(factory.MODEL,),
+    )
+    objects = compose(findings, [*LEFT, film], context())
+    (library,) = children(report_of(objects), "111028")
+    assert sum(len(children(part, "260753009")) for part in library.ContentSequence) == len(LEFT) + 1
