@@ -323,7 +323,8 @@ class StudyFindings:
 
     `renderings` maps SOP Instance UIDs to uint8 arrays (rows, columns), the image as a reader would see it: of all
     scored images, and of refused ones that got as far as their pixels. `looked_at` lists all instances that were read,
-    in a stable order; `looks` tells of each image how it was decided.
+    in a stable order, of an MR series the first image and those that a model read; `looks` tells of each image, and of
+    each MR series, how it was decided.
     """
 
     study_instance_uid: str

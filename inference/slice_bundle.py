@@ -200,7 +200,7 @@ def network_of(manifest: SliceManifest, tensors: Mapping[str, torch.Tensor], dev
     backbone = rebuild(manifest.backbone, manifest.settings, state, manifest.folder).to(device)
     backbone = replace(backbone, digest=_digest(manifest, state))
     check_has_maps(backbone)
-    seen, spec = InputSpec.from_json(manifest.input), SliceNetSpec.from_json(manifest.network)
+    seen, spec = InputSpec.from_json(manifest.input), _spec(manifest)
     if seen != backbone.input:
         raise BundleError(f"the input {seen} of {manifest.folder} is not that of its backbone: export it again.")
     offsets = tensors["offsets"].float()
@@ -213,11 +213,22 @@ def network_of(manifest: SliceManifest, tensors: Mapping[str, torch.Tensor], dev
     return SliceNetwork(backbone, nets, offsets, manifest.temperature)
 
 
-def _net(manifest: SliceManifest, spec: SliceNetSpec, state: dict[str, torch.Tensor]) -> SliceNet:
-    net = SliceNet(spec)
+def _spec(manifest: SliceManifest) -> SliceNetSpec:
     try:
+        spec = SliceNetSpec.from_json(manifest.network)
+        odd = spec.kernel % 2 == 1
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"the networks of {manifest.folder} cannot be: {error}; export it again.") from error
+    if not odd:  # there would be more weights than slices
+        raise BundleError(f"the networks of {manifest.folder} have an even kernel, {spec.kernel}: export it again.")
+    return spec
+
+
+def _net(manifest: SliceManifest, spec: SliceNetSpec, state: dict[str, torch.Tensor]) -> SliceNet:
+    try:
+        net = SliceNet(spec)
         net.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         raise BundleError(f"a network of {manifest.folder} does not fit its description: {error}.") from error
     return net.eval().requires_grad_(False)
 

@@ -116,7 +116,11 @@ def _series_page(
     return Page(
         name=uid if is_uid(uid) else f"series-{series.index(look) + 1}",
         look=look,
-        refusals=tuple(one for one in findings.refusals if one.source and series_of.get(one.source) == uid),
+        refusals=tuple(
+            one
+            for one in findings.refusals
+            if _is_about(one, look) or (one.source is not None and series_of.get(one.source) == uid)
+        ),
         why_no_film="" if shown else explain_mr.WITHHELD,
         models=tuple(volume.model for volume in volumes),
         software=software,

@@ -12,15 +12,19 @@ from pydicom.dataset import Dataset
 
 from inference.findings import FilmLook, RefusalCode, Side, StudyFindings, StudyStatus
 from inference.mr_findings import SeenSlice, VolumeFinding
+from inference.mr_geometry import canonical_turn
 from inference.mr_scoring import MRFindings, region, score_mr
 from inference.mr_sequences import MRSequence
+from inference.mr_series import MRSeries, select_series
 from inference.predictor import Predictor
 from inference.reading import read_study
 from inference.slice_bundle import SliceBundle
-from inference.volumes import WHOLE
+from inference.slice_features import slice_features
+from inference.volumes import WHOLE, prepare_volume
 from tests import phantoms
 from tests.inference.mr_bundle import bright_net, planted_backbone, random_backbone, small_volume, write_bundle
 from tests.mr_phantoms import Grid, enhanced_series, landmark, mr_series, sampled, write
+from training.slice_fit import SliceModel
 from training.standin import write_random_bundle
 
 COR, SAG, DESS = MRSequence.COR_IW_TSE, MRSequence.SAG_IW_TSE, MRSequence.SAG_3D_DESS
@@ -164,6 +168,44 @@ def test_slices_are_shown_as_they_lie_in_their_files(tmp_path: Path) -> None:
         assert one.rendering.shape == (ds.Rows, ds.Columns)
         np.testing.assert_allclose(one.rendering, expected, atol=0.51)
         assert one.position == pytest.approx([float(value) for value in ds.ImagePositionPatient])
+
+
+def test_a_frame_has_its_own_window(tmp_path: Path) -> None:
+    ds = enhanced_series("R")
+    for number, group in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        item = Dataset()
+        item.WindowCenter, item.WindowWidth = 400, 800 if number % 2 else 200
+        group.FrameVOILUTSequence = [item]
+    (volume,) = score([random(COR)], tmp_path, ds).volumes
+    for one in volume.slices:
+        assert one.source.frame is not None
+        pixels = ds.pixel_array[one.source.frame - 1].astype(float)
+        expected = np.clip((pixels - 399.5) / (799 if one.source.frame % 2 == 0 else 199) + 0.5, 0, 1) * 255
+        np.testing.assert_allclose(one.rendering, expected, atol=0.51)
+
+
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_a_served_series_is_answered_as_training_answers_its_slices(tmp_path: Path, side: str) -> None:
+    """Prepared, kept in half precision, embedded and answered by the code of `preprocess`, `embed` and `fit`."""
+    people = {"PatientAge": "070Y", "PatientSex": "M"}
+    paths = write(mr_series(side, Grid(flip_across=True), shuffle=4, attributes=people), tmp_path)
+    study, served = read_study(paths), random(COR)
+    (volume,) = score_mr(study, [served]).volumes
+    (series,) = select_series(study.instances, COR).chosen
+    kept = prepare_volume(series, served.manifest.volume).slices.astype(np.float16)
+    features = slice_features(served.network.backbone, kept)
+    network = served.network
+    model = SliceModel(network.nets, network.offsets, network.temperature, None, ())
+    person = np.array([[{"age": 70.0, "sex": 0.0}.get(name, np.nan) for name in served.manifest.clinical]])
+    point, _, _ = served.calibration.interval(model.probabilities(features[None], person)[0])
+    np.testing.assert_allclose(volume.outcome.probabilities, point, atol=1e-5)
+    attention = model.attention(features[None])[0]
+    in_order = attention if volume.slices[0].index == 2 and not _turned(series) else attention[::-1]
+    np.testing.assert_allclose([one.attention for one in volume.slices], in_order, atol=1e-5)
+
+
+def _turned(series: MRSeries) -> bool:
+    return canonical_turn(series.geometry, series.side, Side.LEFT).reverse_slices
 
 
 def test_attention_and_slices(tmp_path: Path) -> None:

@@ -252,6 +252,17 @@ def test_a_transformer_is_refused_because_it_has_no_maps(tmp_path: Path) -> None
         SliceBundle.load(folder, "cpu")
 
 
+@pytest.mark.parametrize(
+    "change", [{"kernel": 2}, {"kernel": "3"}, {"hidden": [16]}, {"hidden": None}, {"attention": -1}, {"dropout": "x"}]
+)
+def test_networks_that_cannot_be_are_refused(copy: Path, change: dict[str, Any]) -> None:
+    values = json.loads((copy / "bundle.json").read_text("utf-8"))
+    values["network"]["spec"] |= change
+    (copy / "bundle.json").write_text(json.dumps(values), "utf-8")
+    with pytest.raises(BundleError):
+        SliceBundle.load(copy, "cpu")
+
+
 def test_networks_for_another_backbone_are_refused(tmp_path: Path) -> None:
     spec = replace(random_net(bundle().network.nets[0].spec).spec, features=33)
     with pytest.raises((BundleError, RuntimeError)):

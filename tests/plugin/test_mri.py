@@ -5,6 +5,7 @@ import logging
 import tarfile
 from collections.abc import Iterator, Sequence
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -13,12 +14,14 @@ import jsonschema
 import pydicom
 import pytest
 from pydicom import Dataset
+from rich.console import Console
 
 from dicom_templates.checker import check_study
 from inference.mr_sequences import MRSequence
 from inference.predictor import Predictor
 from inference.studies import is_own_result
 from plugin import doctor, logs, summaries
+from plugin.commands.queue import render
 from plugin.deliverer import Courier
 from plugin.doctor import Check, Verdict
 from plugin.jobs import Queue
@@ -118,6 +121,9 @@ def test_a_series_becomes_a_report_pictures_and_a_map(
     assert [f"{item.sop_uid}.dcm" for item in made] == line["files"]
     assert check_study(objects_of(queue, job)) == []
     assert summaries.of_job(job).startswith("Right knee, coronal IW TSE: probability 0.")
+    console = Console(width=300, record=True, file=StringIO())
+    console.print(render(queue))
+    assert "R progression_abs 0." in console.export_text()
     (done,) = [line for line in map(logs.JsonLines().format, caplog.records) if '"job.done"' in line]
     assert '"volumes": 1' in done
     assert "061" not in caplog.text
