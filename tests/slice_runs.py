@@ -32,19 +32,20 @@ FOLDS = 4
 
 @dataclass(frozen=True)
 class MadeSlices:
-    """What a run is made of."""
+    """What a run is made of. `full`: the backbone sees slices at its own size, 224, as with published weights."""
 
     target: str = "progression_abs"
     sequence: MRSequence = MRSequence.COR_IW_TSE
     system: str = "image_header"
     slices: int = 4
     size: int = 64
+    full: bool = False
 
 
 def made_slice_run(folder: Path, made: MadeSlices = MadeSlices()) -> tuple[Path, Path]:
     """A finished run with all baselines and one system; returns its folder and that of the weights."""
     torch.set_num_threads(1)  # small networks wait longer for a second thread than they gain
-    weights = write_standin("efficientnet_b0", folder / "efficientnet_b0")
+    weights = write_standin("efficientnet_b0", folder / "efficientnet_b0", full=made.full)
     backbone = load_frozen("efficientnet_b0", weights)
     volume = replace(VolumeSpec.default(made.sequence), slices=made.slices, size=made.size)
     spec = SliceSpec(

@@ -1,6 +1,8 @@
-"""A study of three MR series of 160 slices, 384 x 384: processor time by stage and peak memory of preprocessing.
+"""A study of three MR series of 160 slices, 384 x 384: processor time by stage and peak memory, from file to report.
 
-One process, one thread; the study is generated. python -m tests.bench.bench_mri FOLDER measures a folder that is there.
+One process, one thread; the study is generated, and so are the bundles: EfficientNet-B0 at its full size with random
+weights, one for each sequence. The functions that `Predictor` runs are timed where they are called.
+python -m tests.bench.bench_mri FOLDER BUNDLE... measures folders that are there.
 """
 
 import json
@@ -8,20 +10,28 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from pydicom import Dataset, dcmwrite
 from threadpoolctl import threadpool_limits
 
-from inference.bias import correct_bias
+from dicom_templates.compose import compose
+from dicom_templates.context import ReportContext
+from inference import mr_scoring
+from inference.findings import StudyFindings
 from inference.mr_sequences import MRSequence
-from inference.mr_series import select_series
 from inference.reading import group_studies
-from inference.volumes import VolumeSpec, finish, read_volume
+from inference.slice_bundle import SliceBundle
+from inference.volumes import VolumeSpec
 from tests.mr_phantoms import Grid, mr_series, sampled, write
 from tests.plugin.standin import ROOT
+from tests.slice_runs import MadeSlices, slice_bundle
 
 SLICES, SIZE = 160, 384
 _STUDY = {"StudyInstanceUID": "1.2.826.0.1.3680043.8.498.1", "PatientID": "bench"}
@@ -30,7 +40,11 @@ _STUDY = {"StudyInstanceUID": "1.2.826.0.1.3680043.8.498.1", "PatientID": "bench
 def measure(_bundle: Path, scratch: Path) -> list[tuple[str, str, str]]:
     """Rows: stage, processor time, and peak memory at its end."""
     make_study(scratch / "study")
-    command = [sys.executable, "-m", "tests.bench.bench_mri", str(scratch / "study")]
+    bundles = [
+        slice_bundle(MadeSlices(sequence=spec.sequence, slices=spec.slices, size=spec.size, full=True))
+        for spec in map(VolumeSpec.default, MRSequence)
+    ]
+    command = [sys.executable, "-m", "tests.bench.bench_mri", str(scratch / "study"), *map(str, bundles)]
     done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), check=True, capture_output=True, text=True)
     return [(name, f"{seconds:.2f} s", f"{peak} MB") for name, seconds, peak in json.loads(done.stdout)]
 
@@ -50,26 +64,69 @@ def make_study(folder: Path, slices: int = SLICES, size: int = SIZE) -> None:
         )  # fmt: skip
 
 
-def stages(folder: Path) -> list[tuple[str, float, int]]:
-    """Name, processor seconds and peak memory (MB) of each stage."""
-    rows: list[tuple[str, float, int]] = []
+class Stages:
+    """Names, processor seconds and peak memory (MB) of stages, in the order of their ends."""
 
-    def timed(name: str, work: Callable[[], Any]) -> Any:
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, float, int]] = []
+        self.sequence = ""
+
+    def timed(self, name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Run and note."""
         began = time.process_time()
-        result = work()
-        rows.append((name, time.process_time() - began, _peak()))
+        result = work(*arguments)
+        self.rows.append((name, time.process_time() - began, _peak()))
         return result
 
-    timed("start", lambda: None)
-    (study,) = timed("headers of all files", lambda: group_studies([folder]))
-    for sequence in MRSequence:
-        spec = VolumeSpec.default(sequence)
-        (series,) = timed(f"{sequence.wording}: choose", lambda s=sequence: select_series(study.instances, s)).chosen
-        raw = timed(f"{sequence.wording}: decode {spec.slices} slices", lambda s=series, p=spec: read_volume(s, p))
-        timed(f"{sequence.wording}: N4 alone", lambda r=raw, p=spec: correct_bias(r.values, p.bias))
-        timed(f"{sequence.wording}: N4, percentiles, 224 x 224", lambda r=raw, p=spec: finish(r, p))
-        del raw
-    return rows
+    def watch(self, owner: Any, attribute: str, name: str) -> None:
+        """Note every call of a function from now on; the sequence is that of the last series that was decoded."""
+        inner = getattr(owner, attribute)
+
+        def outer(*arguments: Any) -> Any:
+            if attribute == "read_volume":
+                self.sequence = f"{arguments[1].sequence.wording}: "
+            return self.timed(f"{self.sequence}{name}", inner, *arguments)
+
+        setattr(owner, attribute, outer)
+
+
+def stages(folder: Path, bundles: Sequence[Path]) -> list[tuple[str, float, int]]:
+    """Name, processor seconds and peak memory (MB) of each stage."""
+    noted = Stages()
+    noted.timed("start", lambda: None)
+    loaded = noted.timed("bundles: read, hash, probe", lambda: tuple(SliceBundle.load(path, "cpu") for path in bundles))
+    (study,) = noted.timed("headers of all files", group_studies, [folder])
+    for owner, attribute, name in (
+        (mr_scoring, "choose", "choose three series"),
+        (mr_scoring, "read_volume", "decode the slices that are read"),
+        (mr_scoring, "rendered", "grey values for the pictures"),
+        (mr_scoring, "finish", "N4, percentiles, 224 x 224"),
+        (SliceBundle, "read", "EfficientNet-B0"),
+        (SliceBundle, "predict", "networks and Grad-CAM"),
+    ):
+        noted.watch(owner, attribute, name)
+    began = time.process_time(), sum(row[1] for row in noted.rows)
+    found = mr_scoring.score_mr(study, loaded)
+    rest = time.process_time() - began[0] - (sum(row[1] for row in noted.rows) - began[1])
+    noted.rows.append(("maps back onto the source images", rest, _peak()))
+    if len(found.volumes) != len(bundles):
+        raise SystemExit(f"{len(found.volumes)} results, {len(bundles)} expected: {found.refusals}")
+    findings = StudyFindings(
+        study_instance_uid=study.study_instance_uid, volumes=found.volumes, refusals=found.refusals,
+        mr_images=found.images, models=tuple(bundle.manifest.identity() for bundle in loaded),
+        looked_at=mr_scoring.looked_at(found), looks=found.looks,
+    )  # fmt: skip
+    headers = [instance.header for instance in study.instances]
+    context = ReportContext(datetime.now().astimezone(), "bench", "2.25.1", "1")
+    composed = noted.timed("compose report, pictures, maps", compose, findings, headers, context)
+    noted.timed(f"encode {len(composed.all)} objects", lambda: [_encoded(made) for made in composed.all])
+    return noted.rows
+
+
+def _encoded(dataset: Dataset) -> int:
+    buffer = BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.tell()
 
 
 def _peak() -> int:
@@ -79,5 +136,6 @@ def _peak() -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     with threadpool_limits(1):
-        print(json.dumps(stages(Path(sys.argv[1]))))
+        print(json.dumps(stages(Path(sys.argv[1]), [Path(one) for one in sys.argv[2:]])))
