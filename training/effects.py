@@ -131,12 +131,12 @@ def _case(knees: pl.DataFrame, known: Mapping[str, Mapping[str, Any]], path: Pat
             f"the truth of another export, or there are fewer than {FEWEST} knees."
         )
     pain = knees["truth"].to_numpy().astype(np.float64)
-    told, kl, effusion = (_told(known, names, key, path) for key in ("pain", "kl", "effusion"))
-    wrong = np.flatnonzero(np.abs(told - pain) > 1e-6)
+    pain_told, kl, effusion = (told(known, names, key, path) for key in ("pain", "kl", "effusion"))
+    wrong = np.flatnonzero(np.abs(pain_told - pain) > 1e-6)
     if len(wrong):
         raise DataError(
             f"{len(wrong)} knee(s) have another pain than {path} says, {names[wrong[0]]} first: {pain[wrong[0]]:g} "
-            f"instead of {told[wrong[0]]:g}. The cohort has another window, or scores were joined to other knees."
+            f"instead of {pain_told[wrong[0]]:g}. The cohort has another window, or scores were joined to other knees."
         )
     grade = knees["grade"].cast(pl.Float64).fill_null(np.nan).to_numpy().astype(np.float64)
     table = knees["kl"].cast(pl.Float64).fill_null(np.nan).to_numpy().astype(np.float64)
@@ -145,8 +145,10 @@ def _case(knees: pl.DataFrame, known: Mapping[str, Mapping[str, Any]], path: Pat
     return _Case(pain, kl, table, effusion, (grade == kl).astype(np.float64), bootstrap)
 
 
-def _told(known: Mapping[str, Mapping[str, Any]], names: Sequence[str], key: str, path: Path) -> Floats:
-    """(N,) what the truth says of each knee.
+def told(
+    known: Mapping[str, Mapping[str, Any]], names: Sequence[str], key: str, path: Path, *, unknown: bool = False
+) -> Floats:
+    """(N,) what the truth says of each knee; NaN where it says null and `unknown` allows it.
 
     Raises:
         DataError: it says nothing of one, or no number.
@@ -155,6 +157,8 @@ def _told(known: Mapping[str, Mapping[str, Any]], names: Sequence[str], key: str
     for number, name in enumerate(names):
         knee = known[name]
         value = knee.get(key) if isinstance(knee, dict) else None
+        if unknown and isinstance(knee, dict) and key in knee and value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise DataError(f"{path}: {key} of knee {name} is {value!r}, no number: make the truth again.")
         found[number] = value

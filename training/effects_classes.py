@@ -27,7 +27,7 @@ import polars as pl
 from inference.errors import DataError
 from training.classification_measures import Ranking, areas
 from training.cv_evidence import Evidence, read_evidence
-from training.effects import FEWEST, FOLDER, Claim, Recovery, Row, write
+from training.effects import FEWEST, FOLDER, Claim, Recovery, Row, told, write
 from training.effects_models import Floats, logistic, rounded_normal
 from training.resampling import Estimate, PatientBootstrap, estimate
 from training.synth_oai_plan import MEAN_SPACE
@@ -91,13 +91,14 @@ def _case(evidence: Evidence, path: Path) -> _Case:
             f"{len(missing)} of the run's {len(names)} rows are not in {path}, {(missing or names)[0]} first: it is "
             f"the truth of another export, its windows are not of a year, or there are fewer than {FEWEST} rows."
         )
-    wrong = [name for name, label in zip(names, evidence.truth, strict=True) if known[name][target] != int(label)]
+    labels = told(known, names, target, path, unknown=True)
+    wrong = [name for name, label, own in zip(names, evidence.truth, labels, strict=True) if own != int(label)]
     if wrong:
         raise DataError(
             f"{len(wrong)} row(s) have another {target} than {path} says, {wrong[0]} first: labels were joined to "
             "other knees or visits."
         )
-    lesion, risk = (_floats([known[name][key] for name in names]) for key in ("lesion", "risk"))
+    lesion, risk = (told(known, names, key, path, unknown=True) for key in ("lesion", "risk"))
     pain = target.startswith("womac")
     wanted = {"pain_kl": "points a KL grade"} if pain else {
         "jsw": "log odds a mm of joint space less", "age": "log odds a decade of age", "bmi": "log odds 5 kg/m2 of BMI",
@@ -129,10 +130,6 @@ def _column(knees: pl.DataFrame, name: str) -> Floats:
     if name not in knees.columns:
         return np.full(len(knees), np.nan)
     return knees[name].cast(pl.Float64).fill_null(np.nan).to_numpy().astype(np.float64)
-
-
-def _floats(values: Sequence[float | None]) -> Floats:
-    return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
 def _tables(case: _Case) -> list[Row]:

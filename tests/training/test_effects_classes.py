@@ -135,10 +135,13 @@ def test_what_does_not_belong_together_is_refused(copied: tuple[Path, Path]) -> 
     key = next(key for key, row in content["rows"]["12"].items() if row["sequence"] == "COR_IW_TSE")
     turned = 1 - content["rows"]["12"][key]["progression_abs"]
     rows = {**content["rows"]["12"], key: content["rows"]["12"][key] | {"progression_abs": turned}}
+    big = content["rows"]["12"][key] | {"lesion": "big"}
     cases = {
         "another progression_abs": {**content, "rows": {"12": rows}},
         "truth of another export": {**content, "rows": {"12": {}}},
         "is no truth": {"effects": {}, "rows": {}},
+        "progression_abs of knee .* is None": {**content, "rows": {"12": {**rows, key: {"lesion": 1, "risk": 0.5}}}},
+        "lesion of knee .* is 'big'": {**content, "rows": {"12": {**content["rows"]["12"], key: big}}},
     }
     for message, values in cases.items():
         truth.write_text(json.dumps(values), "utf-8")
