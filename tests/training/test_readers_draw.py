@@ -92,6 +92,15 @@ def test_with_both_knees_a_patient_may_be_in_two_pairs_but_never_against_himself
         assert {(one.progressor, one.other) for one in choices} == {(0, 3), (2, 1)}
 
 
+def test_a_knee_of_exactly_the_edge_is_no_partner() -> None:
+    rows = pl.DataFrame({"PatientID": ["P", "Q"], "side": ["L", "L"], "change": [-0.7, -0.5]})
+    wish = Wish(Strata((0, 1, 0)))
+    with pytest.raises(DataError, match="0 patients with a change above -0.5 mm"):
+        draw(rows, wish, np.random.default_rng(0))
+    least = rows.with_columns(change=pl.Series([-0.7, -0.499]))
+    assert [(one.progressor, one.other) for one in draw(least, wish, np.random.default_rng(0))] == [(0, 1)]
+
+
 def test_strata_are_exact_to_their_edges(root: Path) -> None:
     bench = read_bench(root / "bench")
     truth = read_truth(bench)
