@@ -44,13 +44,13 @@ HEATMAP_SERIES: Final = {
     Side.LEFT: SeriesKind("heatmap-left", 9903, "Genu AI heatmap LEFT knee (RESEARCH)", "OT"),
 }
 CARD_SERIES: Final = SeriesKind("card", 9904, "Genu AI refusal card (RESEARCH)", "OT")
-FRAMES_SERIES: Final = {
-    Side.RIGHT: SeriesKind("mr-heatmap-right", 9905, "Genu AI MR heatmap RIGHT knee (RESEARCH)", "OT"),
-    Side.LEFT: SeriesKind("mr-heatmap-left", 9906, "Genu AI MR heatmap LEFT knee (RESEARCH)", "OT"),
+FRAMES_SERIES: Final = {  # of these two kinds `mr_words.series_of` completes the description
+    Side.RIGHT: SeriesKind("mr-heatmap-right", 9905, "Genu AI MR heatmap RIGHT", "OT"),
+    Side.LEFT: SeriesKind("mr-heatmap-left", 9906, "Genu AI MR heatmap LEFT", "OT"),
 }
 MAP_SERIES: Final = {
-    Side.RIGHT: SeriesKind("mr-map-right", 9907, "Genu AI MR map RIGHT knee (RESEARCH)", "MR"),
-    Side.LEFT: SeriesKind("mr-map-left", 9908, "Genu AI MR map LEFT knee (RESEARCH)", "MR"),
+    Side.RIGHT: SeriesKind("mr-map-right", 9907, "Genu AI MR map RIGHT", "MR"),
+    Side.LEFT: SeriesKind("mr-map-left", 9908, "Genu AI MR map LEFT", "MR"),
 }
 
 

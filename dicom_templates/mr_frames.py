@@ -28,7 +28,7 @@ from dicom_templates.identity import (
     series_uid,
 )
 from dicom_templates.mr_drawing import Frames, draw_frames
-from dicom_templates.mr_words import probability_words, short_words
+from dicom_templates.mr_words import probability_words, series_of, short_words
 from inference.findings import SourceImage
 from inference.mr_findings import VolumeFinding
 
@@ -38,7 +38,7 @@ SHARES: Final = "Attention of the slices: "  # begins the line of Image Comments
 def build_frames(finding: VolumeFinding, header: Dataset, study_uid: str, context: ReportContext) -> Dataset:
     """The pictures of one result, ready to be written; `header` is that of the slice of highest saliency."""
     frames = draw_frames(finding)
-    series, models = FRAMES_SERIES[finding.side], (finding.model,)
+    series, models = series_of(FRAMES_SERIES[finding.side], finding), (finding.model,)
     dataset = framed(
         header,
         study_uid=study_uid,

@@ -4,11 +4,12 @@ A probability predicted from images is neither a measured loss of joint space no
 the number stands, its origin stands with it.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from dicom_templates import codes, mr_codes
 from dicom_templates.concept import Concept
-from dicom_templates.identity import SIDE_WORDS, SYNTHETIC_MARK, ascii_text
+from dicom_templates.identity import SIDE_WORDS, SYNTHETIC_MARK, SeriesKind, ascii_text
 from inference.findings import Side
 from inference.mr_findings import ClinicalValue, OutcomeFinding, SeenSlice, VolumeFinding
 
@@ -25,6 +26,12 @@ _SHORT: Final = {
     "progression_rel": "narrowing of 25 %",
     "womac_pain_binary": "WOMAC pain of 2 or more",
     "womac_pain_class": "classes of WOMAC pain",
+}
+_TAGS: Final = {  # of Series Descriptions, which hold 64 characters
+    "progression_abs": "JSN 0.5 mm",
+    "progression_rel": "JSN 25 %",
+    "womac_pain_binary": "WOMAC 2+",
+    "womac_pain_class": "WOMAC class",
 }
 _CLINICAL: Final = {  # name -> (in words, unit)
     "age": ("age", "years"),
@@ -150,6 +157,15 @@ def _value_words(value: ClinicalValue, unit: str) -> str:
         pair = ("male", "female") if value.name == "sex" else ("no", "yes")
         return pair[int(value.value)]
     return f"{value.value:.4g}{f' {unit}' if unit else ''}"
+
+
+def series_of(kind: SeriesKind, finding: VolumeFinding) -> SeriesKind:
+    """The series with outcome and sequence in its description, for several stand side by side in a viewer."""
+    target, sequence = finding.outcome.target, finding.sequence
+    tag = _TAGS.get(target) or ascii_text(target, 12)
+    for plane in ("coronal", "sagittal"):
+        sequence = sequence.replace(plane, plane[:3])
+    return replace(kind, description=f"{kind.description}, {tag}, {ascii_text(sequence, 13)} (RESEARCH)")
 
 
 def heading(side: Side, outcome: OutcomeFinding) -> str:

@@ -34,7 +34,7 @@ from dicom_templates.identity import (
     series_uid,
 )
 from dicom_templates.mr_frames import source_items, volume_uid
-from dicom_templates.mr_words import short_words
+from dicom_templates.mr_words import series_of, short_words
 from dicom_templates.patient import raw_text
 from inference.findings import Saliency
 from inference.mr_findings import SeenSlice, VolumeFinding
@@ -70,7 +70,7 @@ def build_map(
     `header` is that of the slice of highest saliency, `frame_uid` the valid Frame of Reference UID of all slices.
     """
     values = np.stack([on_pixels(one.saliency, one.source.rows, one.source.columns) for one in finding.slices])
-    series, models = MAP_SERIES[finding.side], (finding.model,)
+    series, models = series_of(MAP_SERIES[finding.side], finding), (finding.model,)
     date, time = _moment(header, context)
     uid = volume_uid("map", finding, study_uid, context, content_digest(values.tobytes() + _place(finding, frame_uid)))
     dataset = framed(

@@ -121,6 +121,13 @@ def test_every_target_has_its_own_concept(target: str, concept: str, words: str)
     assert check_study(objects.all) == []
 
 
+def test_the_longest_description_of_a_series_is_not_too_long() -> None:
+    right = volume(LEFT, Side.RIGHT, read=SMALL, outcome=pain_classes(), sequence="sagittal 3D DESS")
+    descriptions = [dataset.SeriesDescription for dataset in composed(right).volumes]
+    assert descriptions[0] == "Genu AI MR heatmap RIGHT, WOMAC class, sag 3D DESS (RESEARCH)"
+    assert max(map(len, descriptions)) <= 64
+
+
 def test_three_classes_are_all_told() -> None:
     objects = composed(finding(outcome=pain_classes()))
     (group,) = groups_of(objects)
@@ -164,6 +171,12 @@ def test_two_models_and_two_knees_are_told_apart() -> None:
     ]
     assert len({d.SeriesInstanceUID for d in objects.volumes}) == 6, "one map a series: viewers read the first only"
     assert [(int(d.SeriesNumber), d.Modality) for d in objects.volumes[-2:]] == [(9905, "OT"), (9907, "MR")]
+    assert [d.SeriesDescription for d in objects.volumes[:4]] == [
+        "Genu AI MR heatmap LEFT, JSN 0.5 mm, cor IW TSE (RESEARCH)",
+        "Genu AI MR map LEFT, JSN 0.5 mm, cor IW TSE (RESEARCH)",
+        "Genu AI MR heatmap LEFT, WOMAC class, cor IW TSE (RESEARCH)",
+        "Genu AI MR map LEFT, WOMAC class, cor IW TSE (RESEARCH)",
+    ]
     again = composed(finding(outcome=progression(replace(PROGRESSION, digest="9f" * 32))))
     assert trackings[0] == children(groups_of(again)[0], "112040")[0].UID, "stable over models"
 

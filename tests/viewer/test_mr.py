@@ -41,7 +41,7 @@ def test_the_region_is_drawn_on_its_slice_with_the_numbers(ohif: Ohif, viewer: V
 def test_the_pictures_of_the_slices_are_on_the_canvas(ohif: Ohif, viewer: Viewer) -> None:
     pictures = composed(source()).volumes[0].pixel_array
     ohif.open_study(STUDY)
-    ohif.open_series("MR heatmap LEFT knee")
+    ohif.open_series("MR heatmap LEFT, JSN 0.5 mm, cor IW TSE")
     seen = ohif.wait_for(pictures[0])
     assert alike(seen, pictures[0]) > alike(seen, pictures[0][:, ::-1]) + 0.05
     ohif.page.mouse.move(800, 500)
@@ -66,7 +66,7 @@ def colours(seen: npt.NDArray[np.uint8]) -> tuple[float, float] | None:
 
 def test_the_map_lies_on_the_slices_that_it_names(ohif: Ohif, viewer: Viewer) -> None:
     ohif.open_study(STUDY)
-    ohif.open_series("MR map LEFT knee")
+    ohif.open_series("MR map LEFT, JSN 0.5 mm, cor IW TSE")
     until(ohif.shown, lambda now: colours(now) is not None)
     assert ohif.page.get_by_text("Loading Parametric Map").count() == 0
     ohif.page.mouse.move(800, 500)
