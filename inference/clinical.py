@@ -81,7 +81,7 @@ class _Answer:
 
 def _age(header: Dataset) -> _Answer | None:
     if stated := texts(header, "PatientAge"):
-        match = _AGE.fullmatch(stated[0].upper())
+        match = _AGE.fullmatch(stated[0].upper()) if len(stated) == 1 else None
         years = int(match[1]) / _PER_YEAR[match[2]] if match else math.nan
         return _Answer(years if _is_plausible("age", years) else None, "PatientAge")
     born = _day(header, "PatientBirthDate")
@@ -97,7 +97,7 @@ def _age(header: Dataset) -> _Answer | None:
 
 def _sex(header: Dataset) -> _Answer | None:
     stated = texts(header, "PatientSex")
-    return _Answer(_SEX.get(controlled(stated[0])), "PatientSex") if stated else None
+    return _Answer(_SEX.get(controlled("\\".join(stated))), "PatientSex") if stated else None
 
 
 def _height(header: Dataset) -> _Answer | None:
@@ -127,12 +127,12 @@ def _is_plausible(name: str, value: float) -> bool:
 
 
 def _number(header: Dataset, keyword: str) -> float | None:
-    """None where nothing stands there; what is no number is NaN, which no range holds."""
+    """None where nothing stands there; what is no number, or several, is NaN, which no range holds."""
     found = texts(header, keyword)
     if not found:
         return None
     try:
-        return float(found[0])
+        return float("\\".join(found))
     except ValueError:
         return math.nan
 

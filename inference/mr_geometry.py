@@ -25,6 +25,9 @@ _STEP = 0.2  # a step that differs from the usual one by more than this part of 
 _SIDEWAYS_MM = 1.0  # how far a slice may lie beside the line of the others
 _SAME_SPACING = 1e-3
 _LARGEST_MM = 1e5
+# Of pixels: beyond these it is a slip, and the square of the patient that is read would have millions of rows.
+_SPACING_MM = (0.02, 10.0)
+_LONGEST_PIXEL = 10.0
 
 
 class Plane(StrEnum):
@@ -125,7 +128,8 @@ def place_of(header: Dataset, source: str | None = None) -> Place:
         raise _wrong("the two directions of ImageOrientationPatient are not at right angles", source)
     x, y, z = _numbers(header, "ImagePositionPatient", 3, source)
     row_mm, column_mm = _numbers(header, "PixelSpacing", 2, source)
-    if row_mm <= 0 or column_mm <= 0:
+    within = all(_SPACING_MM[0] <= value <= _SPACING_MM[1] for value in (row_mm, column_mm))
+    if not within or max(row_mm, column_mm) > _LONGEST_PIXEL * min(row_mm, column_mm):
         raise _wrong(f"PixelSpacing is {row_mm:g}\\{column_mm:g}", source)
     rows, columns = header.get("Rows"), header.get("Columns")
     if not (isinstance(rows, int) and isinstance(columns, int) and rows > 0 and columns > 0):

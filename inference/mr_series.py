@@ -7,6 +7,7 @@ the rules.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from pydicom.dataset import Dataset
 
@@ -17,6 +18,7 @@ from inference.headers import texts
 from inference.instances import Instance
 from inference.laterality import SideDecision, decide_side
 from inference.mr_geometry import Place, VolumeGeometry, arrange, place_of, plane_of
+from inference.mr_pieces import REASON, are_pieces
 from inference.mr_sequences import MRSequence, decide_sequence, described_plane, not_an_original
 from inference.mr_stacks import MRSlice, Stack, stacks_of
 from inference.sides import BOTH
@@ -106,12 +108,13 @@ def select_series(instances: Iterable[Instance], sequence: MRSequence, *, side: 
         else:
             passed.append(judged)
     found, doubtful = _of_study_only(found)
+    found, pieces = _whole(found)
     chosen = []
     for knee in (Side.LEFT, Side.RIGHT):
         ranked = sorted((series for series in found if series.side is knee), key=_rank)
         chosen += ranked[-1:]
         passed += [_second_best(series, ranked[-1]) for series in ranked[:-1]]
-    return SeriesSelection(sequence, tuple(chosen), _together([*passed, *doubtful]))
+    return SeriesSelection(sequence, tuple(chosen), _together([*passed, *doubtful, *pieces]))
 
 
 def _judge(stack: Stack, wanted: MRSequence, stated: Side | None) -> MRSeries | PassedOver:
@@ -283,6 +286,20 @@ def _of_study_only(found: list[MRSeries]) -> tuple[list[MRSeries], list[PassedOv
         if series not in good
     ]
     return good, doubtful
+
+
+def _whole(found: list[MRSeries]) -> tuple[list[MRSeries], list[PassedOver]]:
+    """Series without those that make one volume with another one of the same knee."""
+    pairs = ((one, other) for one, other in combinations(found, 2) if one.side is other.side)
+    parts = [one for pair in pairs if are_pieces(pair[0].slices, pair[1].slices) for one in pair]
+    pieces = [
+        PassedOver(
+            one.series_instance_uid, one.name, REASON, RefusalCode.INCONSISTENT_GEOMETRY, one.evidence, 7, one.side
+        )
+        for one in found
+        if one in parts
+    ]
+    return [one for one in found if one not in parts], pieces
 
 
 def _by_study(series: MRSeries) -> bool:

@@ -181,7 +181,10 @@ def chosen_slices(count: int, spec: VolumeSpec, *, reverse: bool = False) -> tup
 
 
 def finish(raw: RawVolume, spec: VolumeSpec) -> Volume:
-    """N4, percentiles and resampling: float32 (S, size, size), 0..1."""
+    """N4, percentiles and resampling: float32 (S, size, size), 0..1.
+
+    Raises RefusalError UNDECODABLE_PIXELS for slices without contrast: a black volume has no answer.
+    """
     values = raw.values
     inside = None if raw.padding is None else ~raw.padding
     if inside is not None:
@@ -189,6 +192,10 @@ def finish(raw: RawVolume, spec: VolumeSpec) -> Volume:
     if spec.n4:
         values = correct_bias(values, spec.bias)
     low, high = np.percentile(values if inside is None else values[inside], (spec.low, spec.high))
+    if not high > low:
+        raise undecodable(
+            f"The slices have no contrast: their percentiles {spec.low:g} and {spec.high:g} are the same."
+        )
     scale = np.float32(1.0 / max(float(high - low), 1e-6 * max(abs(float(high)), 1e-6)))
     box = raw.map.turned_box
     return np.stack([_resampled(np.clip((one - np.float32(low)) * scale, 0, 1), box, spec.size) for one in values])

@@ -134,6 +134,29 @@ def test_of_rescans_the_last_and_descriptions_before_timing(tmp_path: Path) -> N
     assert all(one.refusal is None for one in found.passed_over)
 
 
+@pytest.mark.parametrize("part", [slice(13, None), slice(None, None, 2)], ids=["halves", "every other slice"])
+def test_a_volume_under_two_series_uids_is_refused(tmp_path: Path, part: slice) -> None:
+    series = mr_series("L", Grid(slices=26, step_mm=3.0))
+    for ds in series[part]:
+        ds.SeriesInstanceUID = "1.2.3.9"
+    found = selection(tmp_path, series)
+    assert not found.chosen
+    assert {one.refusal for one in found.passed_over} == {RefusalCode.INCONSISTENT_GEOMETRY}
+    assert {one.side for one in found.passed_over} == {Side.LEFT}
+    assert len(found.passed_over) == 2
+    assert "pieces of one volume" in found.passed_over[0].reason
+
+
+def test_a_rescan_between_the_first_slices_is_no_piece(tmp_path: Path) -> None:
+    both = mr_series("L", Grid(slices=26, step_mm=3.0))
+    for number, ds in enumerate(both):
+        ds.InstanceNumber = number // 2 + 1
+        if number % 2:
+            ds.SeriesInstanceUID, ds.SeriesTime = "1.2.3.9", "104500"
+    (chosen,) = selection(tmp_path, both).chosen
+    assert (chosen.series_instance_uid, len(chosen.slices)) == ("1.2.3.9", 13)
+
+
 @pytest.mark.parametrize(
     "attributes",
     [

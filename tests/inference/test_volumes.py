@@ -216,6 +216,17 @@ def test_a_damaged_slice_names_its_image(tmp_path: Path) -> None:
     assert caught.value.refusal.source == broken.stem
 
 
+@pytest.mark.parametrize("grey", [0, 700])
+def test_slices_without_contrast_are_refused(tmp_path: Path, grey: int) -> None:
+    """A black volume would have an answer like any other."""
+    pixels = np.full((CORONAL.slices, CORONAL.rows, CORONAL.columns), grey, np.uint16)
+    series = taken(tmp_path, "L", CORONAL, pixels=pixels)
+    with pytest.raises(RefusalError) as caught:
+        prepare_volume(series, spec())
+    assert caught.value.refusal.code is RefusalCode.UNDECODABLE_PIXELS
+    assert "no contrast" in caught.value.refusal.reason
+
+
 def test_same_pixels_same_digest_and_same_slices(tmp_path: Path) -> None:
     first, again = (prepare_volume(taken(tmp_path / name, "L", CORONAL), spec()) for name in "ab")
     assert first.digest == again.digest
