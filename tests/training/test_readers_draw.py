@@ -95,7 +95,7 @@ def test_with_both_knees_a_patient_may_be_in_two_pairs_but_never_against_himself
 def test_a_knee_of_exactly_the_edge_is_no_partner() -> None:
     rows = pl.DataFrame({"PatientID": ["P", "Q"], "side": ["L", "L"], "change": [-0.7, -0.5]})
     wish = Wish(Strata((0, 1, 0)))
-    with pytest.raises(DataError, match="0 patients with a change above -0.5 mm"):
+    with pytest.raises(DataError, match="0 patients with a change above"):
         draw(rows, wish, np.random.default_rng(0))
     least = rows.with_columns(change=pl.Series([-0.7, -0.499]))
     assert [(one.progressor, one.other) for one in draw(least, wish, np.random.default_rng(0))] == [(0, 1)]
