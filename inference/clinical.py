@@ -53,20 +53,20 @@ def read_clinical(headers: Iterable[Dataset]) -> Clinical:
             continue
         sources = " and ".join(sorted({answer.source for answer in found}))
         if len(values) > 1:
-            evidence.append(Evidence(ABOUT, sources, "differs within the series", "missing"))
+            evidence.append(Evidence(ABOUT, sources, "different values within the series", "missing"))
         elif (value := values.pop()) is None:
-            evidence.append(Evidence(ABOUT, sources, "cannot be used", "missing"))
+            evidence.append(Evidence(ABOUT, sources, "a value that cannot be", "missing"))
         else:
             known[name] = ClinicalValue(name, value, sources)
-            evidence.append(Evidence(ABOUT, sources, "read", name))
+            evidence.append(Evidence(ABOUT, sources, "a value", name))
     if "height" in known and "weight" in known:
         bmi = known["weight"].value / known["height"].value ** 2
         sources = f"{known['weight'].source} and {known['height'].source}"
         if _is_plausible("bmi", bmi):
             known["bmi"] = ClinicalValue("bmi", bmi, sources)
-            evidence.append(Evidence(ABOUT, sources, "read", "bmi"))
+            evidence.append(Evidence(ABOUT, sources, "values", "bmi"))
         else:
-            evidence.append(Evidence(ABOUT, sources, "do not fit each other", "missing"))
+            evidence.append(Evidence(ABOUT, sources, "values that do not fit each other", "missing"))
             del known["height"], known["weight"]
     return Clinical(tuple(known.values()), tuple(evidence))
 

@@ -104,7 +104,7 @@ def test_what_differs_within_a_series_is_missing() -> None:
     one, other = header(PatientAge="061Y", PatientSex="F"), header(PatientAge="062Y", PatientSex="F")
     assert known(one, other, header()) == {"sex": 1.0}
     (said,) = [e for e in read_clinical([one, other]).evidence if e.source == "PatientAge"]
-    assert (said.value, said.supports) == ("differs within the series", "missing")
+    assert (said.value, said.supports) == ("different values within the series", "missing")
     assert known(header(PatientSize="1.72"), header(PatientSize="172")) == {"height": 1.72}
     assert known(header(PatientWeight="80"), header(PatientWeight="0")) == {}
 

@@ -13,6 +13,7 @@ from plugin.rows import Claim, Input
 from plugin.settings import load
 from plugin.web import WebError
 from tests.inference.mr_bundle import random_backbone, write_bundle
+from tests.mr_phantoms import Grid, mr_series
 from tests.plugin.fakes import film
 from tests.plugin.orthanc_rig import PASSWORD, USER, OrthancServer, orthanc
 from tests.plugin.peers import free_port
@@ -122,6 +123,21 @@ def test_whether_mr_is_fetched_whole_is_said_by_the_bundles(tmp_path: Path) -> N
     folder = write_bundle(tmp_path / "bundle", backbone)
     assert Fetcher(load(None, {"data_dir": tmp_path, "bundles": [folder]})).whole_mr
     assert not Fetcher(load(None, {"data_dir": tmp_path})).whole_mr
+
+
+def test_slices_are_fetched_whole_only_where_a_bundle_reads_them(server: OrthancServer, tmp_path: Path) -> None:
+    inputs = []
+    for number, ds in enumerate(mr_series(identity="fetched", grid=Grid(slices=3, rows=8, columns=8))):
+        ds.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+        identifier = server.put(tmp_path / f"{number}.dcm")["ID"]
+        inputs.append(Input(ds.SOPInstanceUID, ds.SeriesInstanceUID, None, identifier, "MR", 10, None, True))
+    bundle = write_bundle(tmp_path / "bundle", random_backbone(tmp_path / "weights"))
+    for bundles, count in (([], 1), ([bundle], 3)):
+        ready = fetcher(tmp_path, server.url, bundles=bundles)
+        with ready.files(claim(*inputs)) as files:
+            assert [file.sop_uid for file in files] == [item.sop_uid for item in inputs[:count]]
+            assert ready.gone(claim(*inputs), files) == []
+            assert ready.gone(claim(*inputs), files[1:]) == [inputs[0].remote]
 
 
 def test_of_such_a_series_it_is_one_that_came_last() -> None:
