@@ -296,13 +296,15 @@ def _failures(rows: Sequence[Row], planted: float) -> list[str]:
     return found
 
 
-def write(folder: Path, result: Recovery, effects: Mapping[str, float]) -> None:
-    """Write the figures into a folder, as JSON and CSV."""
+def write(
+    folder: Path, result: Recovery, effects: Mapping[str, float], inputs: Mapping[str, str] | None = None
+) -> None:
+    """Write the figures into a folder, as JSON and CSV; `inputs` are SHA-256 of the files that they come from."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [asdict(row) for row in result.rows]
     pl.DataFrame(rows, infer_schema_length=None).write_csv(folder / CSV)
     content = {
         "planted": dict(effects), "recovered": result.recovered, "failures": list(result.failures),
-        "knees": result.knees, "patients": result.patients, "rows": rows,
+        "knees": result.knees, "patients": result.patients, "rows": rows, "inputs": dict(inputs or {}),
     }  # fmt: skip
     (folder / JSON).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

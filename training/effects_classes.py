@@ -76,7 +76,7 @@ def recover_classes(run: Path, truth: Path) -> Recovery:
     case = _case(evidence, truth)
     rows = [*_tables(case), *_areas(case), *_readings(case)]
     result = Recovery(tuple(rows), len(evidence.knees), case.bootstrap.patients, tuple(_failures(case, rows)))
-    write(run / FOLDER, result, case.planted)
+    write(run / FOLDER, result, case.planted, evidence.inputs)
     return result
 
 

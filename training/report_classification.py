@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from inference.mr_sequences import MRSequence
 from training import classification_plots as plots
 from training import report_plots
 from training.classification_verdict import sentences
@@ -15,6 +16,7 @@ from training.report_attention import attention
 from training.report_numbers import number, signed, with_interval
 from training.report_page import Cell, Heading, Part, Picture, Points, Row, Section, Table, Text
 from training.report_parts import learning
+from training.report_recovery import planted
 
 Figures = Mapping[str, Any]
 _MAIN: Final = (
@@ -33,7 +35,10 @@ _COLUMNS: Final = 6  # groups in one table
 def headline(evidence: Evidence) -> str:
     """The page's title."""
     names = evidence.about.get("classes") or ("?",)
-    return f"{str(names[-1]).capitalize()}, predicted from knee MRI ({evidence.about.get('sequence')}), cross-validated"
+    sequence = str(evidence.about.get("sequence"))
+    wording = MRSequence[sequence].wording if sequence in MRSequence.__members__ else sequence
+    asked = str(names[-1])
+    return f"{asked[:1].upper()}{asked[1:]}, predicted from knee MRI ({wording}), cross-validated"
 
 
 def fit_command(evidence: Evidence) -> list[str]:
@@ -58,6 +63,7 @@ def sections(evidence: Evidence, figures: Figures, published: Sequence[Published
         Section("differences", "Better than the joint space width, or the grade?", list(_differences(figures))),
         Section("curves", "ROC, precision and reliability", list(_curves(evidence, figures))),
         Section("confusion", "What is called what", list(_confusion(figures))),
+        *planted(evidence),
         Section("groups", "By age, sex, race and grade", list(_groups(figures))),
         Section("folds", "Folds and learning", [*_folds(figures), *attention(evidence), *learning(evidence)]),
     ]

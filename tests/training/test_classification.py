@@ -245,7 +245,7 @@ def test_the_page_says_who_beats_whom_and_marks_what_is_of_others(run: Path) -> 
     for told in (
         "RESEARCH ONLY", "SYNTHETIC", "Title of image has the greatest ROC AUC of 2", "Against the joint space width",
         "Schiratti et al.: COR IW TSE published on other data 0.650", "Schiratti et al.: two radiologists",
-        "Progression, predicted from knee MRI (COR_IW_TSE)", "attention by slice", "threshold 0.450",
+        "Progression, predicted from knee MRI (coronal IW TSE)", "attention by slice", "threshold 0.450",
         "genu-train fit --run made --cohort 'a b' --slices s",
     ):  # fmt: skip
         assert told in text

@@ -14,8 +14,11 @@ from inference.errors import DataError
 from tests.training.made_slices import SLICES, WIDTH, write_store
 from training import effects_classes, slice_run
 from training.cli import main
+from training.cv_evidence import read_evidence
 from training.effects_models import logistic, rounded_normal
 from training.predictions import read_predictions, write_predictions
+from training.report_page import Table
+from training.report_recovery import planted
 from training.slice_fit import SliceFitConfig
 from training.slice_systems import chosen_systems
 from training.synth_oai_plan import effects, plan
@@ -73,16 +76,38 @@ def test_what_was_planted_is_recovered(lesions: tuple[Path, Path], capsys: pytes
     assert "recovered from" in capsys.readouterr().out
     kept = json.loads((run / "recovery" / "recovery.json").read_text("utf-8"))
     rows = {(row["effect"], row["system"], row["claim"]): row for row in kept["rows"]}
-    for effect, planted in (("image", 4.0), ("jsw", 0.5), ("age", 0.6), ("bmi", 0.0)):
+    for effect, aim in (("image", 4.0), ("jsw", 0.5), ("age", 0.6), ("bmi", 0.0)):
         row = rows[effect, "", "covers"]
-        assert row["planted"] == planted
-        assert row["low"] <= planted <= row["high"]
-        assert abs(row["value"] - planted) < 1.5
+        assert row["planted"] == aim
+        assert row["low"] <= aim <= row["high"]
+        assert abs(row["value"] - aim) < 1.5
     assert rows["image", "", "covers"]["low"] > 1, "an interval that holds anything would say nothing"
     assert rows["image", "image", "above chance"]["low"] > 0.55
     assert rows["image", "image", "above"]["low"] > 0
     assert rows["image", "image", "told"]["value"] > 0.7
     assert 0.7 < rows["", "", "told"]["value"] < 0.95, "the planted risk itself"
+
+
+def test_the_report_shows_what_was_planted(copied: tuple[Path, Path]) -> None:
+    run, truth = copied
+    shutil.rmtree(run / "recovery", ignore_errors=True)
+    assert planted(read_evidence(run)) == []
+    effects_classes.recover_classes(run, truth)
+    (section,) = planted(read_evidence(run))
+    table = next(part for part in section.parts if isinstance(part, Table))
+    (row,) = (row for row in table.rows if "by the true lesion" in row.title.text)
+    assert [cell.text for cell in (row.cells[0], row.cells[2], row.cells[3])] == [
+        "4.00",
+        "cover what was planted",
+        "yes",
+    ]
+    about = json.loads((run / "run.json").read_text("utf-8"))
+    (run / "run.json").write_text(json.dumps({**about, "note": "changed"}), "utf-8")
+    (section,) = planted(read_evidence(run))
+    assert "run `genu-train recover` again" in str(section.parts)
+    (run / "recovery" / "recovery.json").write_text("[]", "utf-8")
+    with pytest.raises(DataError, match="cannot be read"):
+        planted(read_evidence(run))
 
 
 def test_chance_where_nothing_was_planted(tmp_path: Path) -> None:
