@@ -27,7 +27,7 @@ def source() -> list[Dataset]:
     for number, header in enumerate(headers):
         header.StudyInstanceUID, header.PatientID, header.PatientName = STUDY, "PHANTOM-MR", "PHANTOM^CORONAL"
         header.StudyDate = header.SeriesDate = "20260105"
-        header.StudyDescription, header.SeriesDescription = "PHANTOM Knee MR with results", "PHANTOM Knee coronal"
+        header.StudyDescription, header.SeriesDescription = "PHANTOM Knee slices with results", "PHANTOM Knee coronal"
         header.InstanceNumber = len(headers) - number
     return headers
 
