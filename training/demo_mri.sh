@@ -30,7 +30,8 @@ train embed --prepared "$OUT/prepared" --backbone efficientnet_b0 --weights "$OU
     --out "$OUT/features"
 for target in progression_abs womac_pain_binary; do
     run="$OUT/$target"
-    train fit --cohort "$OUT/oai/cohort" --slices "$OUT/features" --target "$target" --networks 1 --run "$run"
+    train fit --cohort "$OUT/oai/cohort" --slices "$OUT/features" --target "$target" --networks 1 --run "$run" \
+        --systems image image_header
     train evaluate --run "$run"
     # Of many 95 % intervals one misses now and then: told, but no reason to stop.
     train recover --run "$run" --truth "$OUT/oai/truth.json" || printf 'Not all was recovered: see the lines above.\n'
@@ -42,7 +43,7 @@ done
 train synth oai --out "$OUT/arrival" --patients 1 --seed 7
 mkdir "$OUT/study"
 number=0
-for file in $(find "$OUT/arrival/images/00m" -type f -name '0*' | sort); do
+find "$OUT/arrival/images/00m" -type f -name '0*' | sort | while read -r file; do
     number=$((number + 1))
     cp "$file" "$OUT/study/$(printf %03d $number).dcm"
 done
