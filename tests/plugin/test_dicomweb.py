@@ -26,8 +26,9 @@ MULTIPART = 'multipart/related; type="application/dicom"; boundary="b o"'
 
 
 @contextmanager
-def reading(url: str, most: int = 1024 * 1024, **more: Any) -> Iterator[DicomWebReader]:
-    reader = DicomWebReader(DicomWeb(url=url, **{"connect_seconds": 5, "response_seconds": 5} | more), most)
+def reading(url: str, most: int = 1024 * 1024, *, whole_mr: bool = False, **more: Any) -> Iterator[DicomWebReader]:
+    endpoint = DicomWeb(url=url, **{"connect_seconds": 5, "response_seconds": 5} | more)
+    reader = DicomWebReader(endpoint, most, whole_mr=whole_mr)
     try:
         yield reader
     finally:
@@ -61,7 +62,7 @@ def test_a_study_comes_as_it_was_stored(server: OrthancServer, tmp_path: Path, s
     assert sha256(file.read_bytes()).digest() == sha256(stored.read_bytes()).digest()
 
 
-def test_of_an_mr_series_one_instance_is_fetched(server: OrthancServer, tmp_path: Path) -> None:
+def test_of_an_mr_series_one_instance_is_fetched_or_all(server: OrthancServer, tmp_path: Path) -> None:
     slices = phantoms.mr_knee("web-mr", slices=5)
     for number, one in enumerate(slices):
         server.put(phantoms.write(one, tmp_path / "given" / f"{number}.dcm"))
@@ -72,6 +73,9 @@ def test_of_an_mr_series_one_instance_is_fetched(server: OrthancServer, tmp_path
         assert [item.sop_uid for item in listed] == sorted(one.SOPInstanceUID for one in slices)
         assert {(item.series_uid, item.modality) for item in listed} == {(slices[0].SeriesInstanceUID, "MR")}
         assert len(reader.fetch_study(uid, tmp_path / "got")) == 1
+    (tmp_path / "whole").mkdir()
+    with of(server, most=64 * 1024**2, whole_mr=True) as reader:
+        assert len(reader.fetch_study(uid, tmp_path / "whole")) == 5
 
 
 def test_pages_of_a_real_server(server: OrthancServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
