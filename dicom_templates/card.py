@@ -274,7 +274,9 @@ def _derivation(
     series: bool,
 ) -> str:
     mark = f"{SYNTHETIC_MARK}. " if any(model.synthetic for model in models) else ""
-    what = "the study" if image is None else "the image" if side is None else f"the {SIDE_WORDS[side]} knee"
+    what = "the image" if side is None else f"the {SIDE_WORDS[side]} knee"
+    if image is None:
+        what = "the study" if side is None else f"{what} of the study"
     if series:
         what = "the MR series" if side is None else f"the MR series of the {SIDE_WORDS[side]} knee"
     reasons = ", ".join(dict.fromkeys(codes.REFUSALS[refusal.code].meaning for refusal in refusals))

@@ -13,6 +13,7 @@ from typing import Any
 from inference.errors import BundleError
 
 SHIPPED = Path(__file__).parent / "bundles" / "kl"
+_LONGEST_TEXT = 200
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMESPACE = uuid.UUID("5b0c7f0e-93a4-5d0f-8a3b-6f3f5d8a1c11")
 
@@ -59,15 +60,39 @@ def flag(values: Mapping[str, Any], key: str) -> bool:
 
 
 def text(values: Mapping[str, Any], key: str) -> str:
-    """A text that is not empty.
+    """A text of one line that is not empty, at most 200 characters.
 
     Raises:
         ValueError: another value, which it names.
     """
     value = values[key]
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{key} {value!r} must be a text")
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > _LONGEST_TEXT:
+        raise ValueError(f"{key} {str(value)[:60]!r} must be a text of one line")
     return value
+
+
+def whole(values: Mapping[str, Any], key: str, least: int, most: int) -> int:
+    """A whole number within bounds.
+
+    Raises:
+        ValueError: another value, which it names.
+    """
+    value = values[key]
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{key} {str(value)[:60]!r} must be a whole number from {least} to {most}")
+    return value
+
+
+def number(values: Mapping[str, Any], key: str, least: float, most: float) -> float:
+    """A finite number within bounds; none in quotes, and not true or false.
+
+    Raises:
+        ValueError: another value, which it names.
+    """
+    value = values[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"{key} {str(value)[:60]!r} must be a number from {least:g} to {most:g}")
+    return float(value)
 
 
 def positive(values: Mapping[str, Any], key: str, most: float = math.inf) -> float:
@@ -76,6 +101,8 @@ def positive(values: Mapping[str, Any], key: str, most: float = math.inf) -> flo
     Raises:
         OverflowError, TypeError, ValueError: another value, which it names.
     """
+    if isinstance(values[key], bool | str):
+        raise TypeError(f"{key} {values[key]!r} must be a number")
     value = float(values[key])
     if not 0 < value <= most or math.isinf(value):
         raise ValueError(f"{key} {value} must be a number above 0{f' and at most {most:g}' if most < math.inf else ''}")

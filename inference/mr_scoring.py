@@ -25,7 +25,7 @@ from inference.pixels import voi
 from inference.reading import StudyInput
 from inference.slice_bundle import SliceBundle, SlicePrediction
 from inference.slice_maps import ReadSlices
-from inference.studies import contradictory_identity
+from inference.studies import contradictory_identity, source_of
 from inference.volume_map import SliceMap
 from inference.volumes import PreparedVolume, RawVolume, finish, read_volume
 
@@ -36,12 +36,16 @@ Rendering = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class MRFindings:
-    """What came of the MR images of a study; the fields of the same names in StudyFindings. `images` counts them."""
+    """What came of the MR images of a study; the fields of the same names in StudyFindings. `images` counts them.
+
+    `named`: the images that refusals are about.
+    """
 
     volumes: tuple[VolumeFinding, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     looks: tuple[FilmLook, ...] = ()
     images: int = 0
+    named: tuple[SourceImage, ...] = ()
 
 
 def score_mr(study: StudyInput, bundles: Sequence[SliceBundle], limits: Limits = DEFAULT_LIMITS) -> MRFindings:
@@ -64,11 +68,14 @@ def score_mr(study: StudyInput, bundles: Sequence[SliceBundle], limits: Limits =
                 volumes += _score_series(series, wanting, limits)
             except RefusalError as error:
                 failed[series.series_instance_uid, selection.sequence] = _of_series(error.refusal, series)
+    refusals = (*choice.refusals(), *failed.values())
+    about = {refusal.source for refusal in refusals}
     return MRFindings(
         volumes=tuple(sorted(volumes, key=_order)),
-        refusals=(*choice.refusals(), *failed.values()),
+        refusals=refusals,
         looks=choice.looks(failed),
         images=len(instances),
+        named=tuple(source_of(one) for one in instances if one.sop_instance_uid in about),
     )
 
 
@@ -196,8 +203,9 @@ def region(values: npt.NDArray[np.float32]) -> Box:
 
 
 def looked_at(findings: MRFindings) -> tuple[SourceImage, ...]:
-    """The images that were looked at, each once: the first of every series, and those that a bundle read."""
-    once = {look.source.sop_instance_uid: look.source for look in findings.looks}
+    """The images that were looked at, each once: the first of every series, those read, those that are refused."""
+    sources = (*(look.source for look in findings.looks), *findings.named)
+    once = {source.sop_instance_uid: source for source in sources}
     for volume in findings.volumes:
         for one in volume.slices:
             once.setdefault(one.source.sop_instance_uid, one.source)

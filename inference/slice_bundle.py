@@ -121,7 +121,7 @@ class SliceBundle:
             probe = load_file(folder / "probe.safetensors")
         except (OSError, SafetensorError) as error:
             raise BundleError(f"the weights of {folder} cannot be read: {error}.") from error
-        tables = {name: values.numpy() for name, values in tensors.items() if name.startswith("calibration.")}
+        tables = {name: values.float().numpy() for name, values in tensors.items() if name.startswith("calibration.")}
         bundle = cls(manifest, network_of(manifest, tensors, chosen), VennAbers.of(tables, len(manifest.classes)))
         _check_probe(probe, manifest)
         bundle.replay(probe)
@@ -133,7 +133,7 @@ class SliceBundle:
         Raises:
             BundleError: names the largest difference.
         """
-        found = self.network.probabilities(probe["slices"].numpy(), probe["clinical"].double().numpy())
+        found = self.network.probabilities(probe["slices"].float().numpy(), probe["clinical"].double().numpy())
         difference = float(np.abs(found - probe["probabilities"].double().numpy()).max())
         if not difference <= self.manifest.probe_tolerance:
             raise BundleError(
@@ -268,3 +268,5 @@ def _check_probe(probe: Mapping[str, torch.Tensor], manifest: SliceManifest) -> 
     )
     if not fits or not all(values.is_floating_point() for values in probe.values()):
         raise wrong
+    if not clinical.isnan().all(dim=1).any():  # else a median that is no number would show in the service first
+        raise BundleError(f"the probe of {manifest.folder} has no person of whom nothing is known: export it again.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.bundle_files import device_uid, flag, positive, read_values, text, verify
+from inference.bundle_files import device_uid, flag, number, positive, read_values, text, verify, whole
 from inference.errors import BundleError
 from inference.findings import ModelIdentity
 from inference.volumes import VolumeSpec
@@ -80,21 +80,18 @@ class SliceManifest:
     @classmethod
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "SliceManifest":
         backbone, network, terms = (values[name] for name in ("backbone", "network", "terms"))
-        target, classes = text(values, "target"), tuple(values["classes"])
+        target, classes = text(values, "target"), _classes(values)
         if TASKS.get(target) != values["task"]:
             raise ValueError(f"task {values['task']!r} with the target {target!r}")
-        if not 2 <= len(classes) <= 10 or not all(isinstance(name, str) and name.isascii() for name in classes):
-            raise ValueError(f"classes {classes!r} are not two to ten texts")
         clinical = tuple(network["spec"]["clinical"])
         if len(set(clinical)) != len(clinical) or not set(clinical) <= set(CLINICAL):
             raise ValueError(f"clinical variables {clinical!r} are not known")
         if target.startswith("womac") and "womac_pain" in clinical:
             raise ValueError("WOMAC pain is among the variables where it is the target")
-        networks, threshold = network["count"], network["threshold"]
-        if not isinstance(networks, int) or isinstance(networks, bool) or not 1 <= networks <= 64:
-            raise ValueError(f"{networks!r} networks")
-        if (threshold is None) is (len(classes) == 2) or (threshold is not None and not 0 <= float(threshold) <= 1):
-            raise ValueError(f"threshold {threshold!r} of {len(classes)} classes")
+        if (network["threshold"] is None) is (len(classes) == 2):
+            raise ValueError(f"threshold {network['threshold']!r} of {len(classes)} classes")
+        if values["calibration"]["method"] != METHOD:
+            raise ValueError(f"calibration method {values['calibration']['method']!r} is not {METHOD!r}")
         if "weights.safetensors" not in values["files"] or "probe.safetensors" not in values["files"]:
             raise ValueError("files must list weights.safetensors and probe.safetensors")
         return cls(
@@ -111,18 +108,18 @@ class SliceManifest:
             volume=VolumeSpec.from_json(values["volume"]),
             network=dict(network["spec"]),
             clinical=clinical,
-            networks=networks,
+            networks=whole(network, "count", 1, 64),
             temperature=positive(network, "temperature", most=100),
-            threshold=None if threshold is None else float(threshold),
-            calibration_patients=int(values["calibration"]["patients"]),
-            calibration_rows=int(values["calibration"]["rows"]),
+            threshold=None if network["threshold"] is None else number(network, "threshold", 0, 1),
+            calibration_patients=whole(values["calibration"], "patients", 1, 10**9),
+            calibration_rows=whole(values["calibration"], "rows", 1, 10**9),
             files=dict(values["files"]),
             probe_tolerance=positive(values["probe"], "tolerance", most=0.1),
-            licence=str(terms["licence"]),
+            licence=text(terms, "licence"),
             deployed_use=flag(terms, "deployed_use"),
             digest=digest,
-            metrics=values.get("metrics", {}),
-            training=values.get("training", {}),
+            metrics=dict(values.get("metrics", {})),
+            training=dict(values.get("training", {})),
         )
 
     def verify_files(self) -> None:
@@ -152,3 +149,13 @@ class SliceManifest:
             parameters=used,
             synthetic=self.synthetic,
         )
+
+
+def _classes(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Raises ValueError unless they are two to ten different short texts in ASCII, as reports have to name them."""
+    found = values["classes"]
+    texts = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    fit = all(name.strip() and name.isascii() and name.isprintable() and len(name) <= 64 for name in texts)
+    if not fit or texts != found or len(set(texts)) != len(texts) or not 2 <= len(texts) <= 10:
+        raise ValueError(f"classes {str(found)[:80]!r} are not two to ten different texts")
+    return tuple(texts)

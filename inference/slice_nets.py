@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from inference.bundle_files import flag, number, whole
 from inference.errors import BundleError
 
 
@@ -42,12 +43,21 @@ class SliceNetSpec:
         """Rebuild.
 
         Raises:
-            BundleError: a key is unknown or missing.
+            BundleError: a key is unknown or missing, or a value not possible.
         """
         if set(values) != set(cls.__dataclass_fields__):
             raise BundleError(f"the slice network is described by {sorted(values)}: fit it again.")
-        first, second = values["hidden"]
-        return cls(**{**values, "hidden": (int(first), int(second)), "clinical": tuple(values["clinical"])})
+        try:
+            first, second = values["hidden"]
+            sizes = {**values, "first": first, "second": second}
+            for key in ("features", "attention", "kernel", "first", "second", "classes"):
+                whole(sizes, key, 1, 2**16)
+            number(values, "dropout", 0, 1)
+            flag(values, "bidirectional")
+            clinical = tuple(map(str, values["clinical"]))
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"the slice network cannot be: {error}; fit it again.") from error
+        return cls(**{**values, "hidden": (first, second), "clinical": clinical})
 
 
 class SliceNet(nn.Module):
@@ -92,12 +102,12 @@ class SliceNet(nn.Module):
         deviation, mean = torch.std_mean(slices.flatten(0, 1), dim=0, unbiased=False)
         self.centre.copy_(mean)
         self.spread.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
-        for number in range(clinical.shape[1]):
-            known = clinical[:, number][clinical[:, number].isfinite()]
-            self.median[number] = known.median() if len(known) else 0.0
-            self.mean[number] = known.mean() if len(known) else 0.0
+        for column in range(clinical.shape[1]):
+            known = clinical[:, column][clinical[:, column].isfinite()]
+            self.median[column] = known.median() if len(known) else 0.0
+            self.mean[column] = known.mean() if len(known) else 0.0
             spread = known.std(unbiased=False) if len(known) else torch.tensor(0.0)
-            self.scale[number] = spread if spread > 1e-6 else 1.0
+            self.scale[column] = spread if spread > 1e-6 else 1.0
 
     def attention(self, slices: torch.Tensor) -> torch.Tensor:
         """Weights (N, S) of slice features (N, S, D); each row sums to 1."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from inference.bias import BiasSpec, correct_bias
+from inference.bundle_files import flag, number, whole
 from inference.decoding import StoredPixels, decode, decode_frames, undecodable
 from inference.errors import BundleError, RefusalError
 from inference.findings import Box, RefusalCode, Side, SourceImage
@@ -95,11 +96,35 @@ class VolumeSpec:
                     f"the volume preprocessing has the keys {sorted(values)}, this version of Genu needs "
                     f"{sorted(known)}: export the bundle again with this version."
                 )
+            _check_possible(values)
             correction = BiasSpec(**{**values["bias"], "iterations": tuple(values["bias"]["iterations"])})
             named = {"sequence": MRSequence(values["sequence"]), "canonical_side": Side(values["canonical_side"])}
             return cls(**{**values, **named, "bias": correction})
         except (ValueError, TypeError) as error:
             raise BundleError(f"the volume preprocessing cannot be used: {error}.") from None
+
+
+def _check_possible(values: Mapping[str, Any]) -> None:
+    """Raises ValueError or TypeError for a value of another type or beyond all use."""
+    bias = values["bias"]
+    for where, key, most in (
+        (values, "slices", 4096), (values, "size", 4096), (bias, "shrink", 64), (bias, "fewest", 4096),
+        (bias, "fewest_slices", 4096),
+    ):  # fmt: skip
+        whole(where, key, 1, most)
+    if values["slices"] * values["size"] ** 2 > MOST_VOXELS:
+        raise ValueError(f"{values['slices']} slices of {values['size']} pixels are more than {MOST_VOXELS} voxels")
+    levels = list(bias["iterations"])
+    for rounds in levels:
+        whole({"iterations": rounds}, "iterations", 0, 1000)
+    if not 1 <= len(levels) <= 8:
+        raise ValueError(f"iterations {levels!r} are not one to eight levels")
+    flag(values, "n4")
+    number(bias, "threshold", 0, 1)
+    number(values, "low", 0, 100)
+    number(values, "high", 0, 100)
+    if values["extent_mm"] is not None:
+        number(values, "extent_mm", 10, 1000)
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,6 +97,14 @@ def test_every_reason_makes_a_card_that_is_valid_for_image_knee_and_study(code: 
         assert len(composed.cards) == (0 if code is RefusalCode.UNSUPPORTED_SOP_CLASS and not refusal.source else 1)
 
 
+def test_a_knee_whose_image_is_not_at_hand_is_named_on_the_card_of_the_study() -> None:
+    composed = refused(Refusal(RefusalCode.UNDECODABLE_PIXELS, "Cut off.", uid(99), Side.LEFT))
+    assert check_study(composed.all) == []
+    (card,) = composed.cards
+    assert card.ImageLaterality == "L"
+    assert "LEFT knee of the study was not scored" in card.DerivationDescription
+
+
 def test_one_refused_knee_of_two_has_its_card_beside_the_heatmap_of_the_other() -> None:
     other = knee(Side.LEFT, 3, size=FILM_SIZE, box=Box(320, 50, 620, 350))
     composed = compose(study([other], [RIGHT_LOST]), [header(size=FILM_SIZE)], context())

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from inference.findings import FilmLook, RefusalCode, Side, StudyFindings, StudyStatus
 from inference.mr_findings import SeenSlice, VolumeFinding
 from inference.mr_geometry import canonical_turn
-from inference.mr_scoring import MRFindings, region, score_mr
+from inference.mr_scoring import MRFindings, looked_at, region, score_mr
 from inference.mr_sequences import MRSequence
 from inference.mr_series import MRSeries, select_series
 from inference.predictor import Predictor
@@ -296,6 +296,7 @@ def test_pixels_that_cannot_be_read_refuse_one_knee_alone(tmp_path: Path) -> Non
     (refusal,) = found.refusals
     assert refusal.code is RefusalCode.UNDECODABLE_PIXELS
     assert (refusal.source, refusal.side) == (bad[6].SOPInstanceUID, Side.RIGHT)
+    assert bad[6].SOPInstanceUID in {image.sop_instance_uid for image in looked_at(found)}, "its card is about it"
     steps = _looks(found)[bad[0].SeriesInstanceUID].steps
     assert [step.passed for step in steps] == [True, True, False]
     assert steps[-1].question == "Pixels"

@@ -273,3 +273,46 @@ def test_networks_for_another_backbone_are_refused(tmp_path: Path) -> None:
     (folder / "bundle.json").write_text(json.dumps(values), "utf-8")
     with pytest.raises(BundleError, match="take 33 features"):
         SliceBundle.load(folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("where", "values"),
+    [
+        (("network", "threshold"), (True, "0.4", [0.4], float("nan"))),
+        (("network", "temperature"), (True, "1.3")),
+        (("network", "count"), (True, 2.0)),
+        (("network", "spec", "hidden"), (["16", "8"], [16.0, 8])),
+        (("network", "spec", "bidirectional"), ("false",)),
+        (("classes",), ("ab", ["a", "a"], ["", "b"], ["a\nb", "c"], ["a" * 65, "b"])),
+        (("name",), ("a\nb", "a" * 201)),
+        (("calibration", "patients"), (True, "40", -1, 1.7)),
+        (("calibration", "method"), ("other", None)),
+        (("terms", "licence"), (None, 5)),
+        (("metrics",), (5, "x")),
+        (("probe", "tolerance"), ("0.005", True)),
+    ],
+)
+def test_values_of_another_kind_are_refused_by_name(
+    copy: Path, where: tuple[str, ...], values: tuple[Any, ...]
+) -> None:
+    """In quotes, true, or nonsense: none may become a number that is served."""
+    good = (copy / "bundle.json").read_text("utf-8")
+    for value in values:
+        made = json.loads(good)
+        inner = made
+        for key in where[:-1]:
+            inner = inner[key]
+        inner[where[-1]] = value
+        (copy / "bundle.json").write_text(json.dumps(made), "utf-8")
+        with pytest.raises(BundleError):
+            SliceBundle.load(copy, "cpu")
+
+
+def test_tensors_of_another_precision_are_read_and_a_probe_must_have_somebody_unknown(copy: Path) -> None:
+    tensors, probe = load_file(copy / "weights.safetensors"), load_file(copy / "probe.safetensors")
+    _resave(copy, "weights.safetensors", tensors | {"calibration.p0": torch.zeros(2, 1001, dtype=torch.bfloat16)})
+    SliceBundle.load(copy, "cpu")
+    one = {"clinical": probe["clinical"][:1].clone(), "probabilities": probe["probabilities"][:1].clone()}
+    _resave(copy, "probe.safetensors", probe | one)
+    with pytest.raises(BundleError, match="nothing is known"):
+        SliceBundle.load(copy, "cpu")

@@ -5,6 +5,7 @@ import itertools
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,26 @@ def test_the_spec_travels_as_json() -> None:
     for wrong in ({**values, "size": 0}, {**values, "more": 1}, {**values, "sequence": "t2"}, {**values, "low": 90}):
         with pytest.raises(BundleError):
             VolumeSpec.from_json(wrong)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"slices": value} for value in (True, "8", 8.0, 10**9)),
+        *({"size": value} for value in (True, 64.0, 10**6)),
+        *({"n4": value} for value in ("false", 0, None)),
+        *({"low": value} for value in (True, "10", float("nan"))),
+        *({"extent_mm": value} for value in ("160", 0, -5, float("nan"), float("inf"), 1e-9, True)),
+        *({"bias": {"shrink": value}} for value in (0, "4", 1.5)),
+        *({"bias": {"iterations": value}} for value in ([], "50", [50.5], [-1], [10**9])),
+        *({"bias": value} for value in ({"fewest": 0}, {"fewest_slices": "8"}, {"threshold": float("nan")})),
+    ],
+)
+def test_a_spec_that_would_go_wrong_later_is_refused(change: dict[str, Any]) -> None:
+    values = VolumeSpec().to_json()
+    bias = values["bias"] | change.get("bias", {})
+    with pytest.raises(BundleError, match="cannot be used"):
+        VolumeSpec.from_json({**values, **change, "bias": bias})
 
 
 def test_another_sequence_than_the_spec_wants_is_refused(tmp_path: Path) -> None:
