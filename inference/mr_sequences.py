@@ -13,7 +13,7 @@ from enum import StrEnum
 from pydicom.dataset import Dataset
 
 from inference.findings import Evidence, RefusalCode
-from inference.headers import controlled, first, texts
+from inference.headers import first, texts
 from inference.mr_geometry import Plane
 from inference.words import normalise
 
@@ -30,6 +30,11 @@ _REFORMATS = frozenset({"mpr", "mip", "reformat", "reformatted"})
 _SCOUTS = frozenset({"loc", "localizer", "localiser", "scout", "survey"})
 _SCOUT_WORDS = 4
 _FAT_SATURATED = frozenset({"fs", "fatsat", "spair", "spir", "fsat", "we"})
+# Defined terms of the timing attributes (PS3.3 C.8.3.1, C.8.13.4): only these are told, anything else may be a name.
+_TERMS = frozenset(
+    {"SE", "IR", "GR", "EP", "RM", "SPIN", "GRADIENT", "BOTH", "2D", "3D"}
+    | {"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "NONE"}
+)
 _OTHER_WEIGHTS = ("stir", "flash", "flair", "dwi", "map", "medic", "spgr", "swi", "bold")
 
 
@@ -167,10 +172,10 @@ class _Timing:
 
 def _tse_by_timing(header: Dataset, wanted: MRSequence) -> SequenceDecision:
     asked = _Timing(header, wanted, [])
-    kind = first(header, "EchoPulseSequence") or controlled("\\".join(texts(header, "ScanningSequence")))
-    asked.says("ScanningSequence", kind or "missing", "SE" in kind.split("\\") or kind == "SPIN")
+    kind = _kind(header)
+    asked.says("ScanningSequence", _told(kind) or "missing", "SE" in kind or kind == ["SPIN"])
     acquired = first(header, "MRAcquisitionType")
-    asked.says("MRAcquisitionType", controlled(acquired) or "missing", acquired in ("", "2D"))
+    asked.says("MRAcquisitionType", _told([acquired]) or "missing", acquired in ("", "2D"))
     asked.within("RepetitionTime", 1500, 6500, " ms")
     asked.within("EchoTime", 15, 60, " ms")
     asked.within("EchoTrainLength", 2, 64, "", needed=False)
@@ -184,17 +189,26 @@ def _tse_by_timing(header: Dataset, wanted: MRSequence) -> SequenceDecision:
 def _dess_by_timing(header: Dataset) -> SequenceDecision:
     asked = _Timing(header, MRSequence.SAG_3D_DESS, [])
     acquired = first(header, "MRAcquisitionType")
-    asked.says("MRAcquisitionType", controlled(acquired) or "missing", acquired == "3D")
-    kind = first(header, "EchoPulseSequence") or controlled("\\".join(texts(header, "ScanningSequence")))
-    asked.says("ScanningSequence", kind or "missing", bool({"GR", "RM"} & set(kind.split("\\"))) or kind == "GRADIENT")
+    asked.says("MRAcquisitionType", _told([acquired]) or "missing", acquired == "3D")
+    kind = _kind(header)
+    asked.says("ScanningSequence", _told(kind) or "missing", bool({"GR", "RM"} & set(kind)) or kind == ["GRADIENT"])
     variant = [value.upper() for value in texts(header, "SequenceVariant")]
-    asked.says("SequenceVariant", controlled("\\".join(variant)) or "not said", "SP" not in variant)
+    asked.says("SequenceVariant", _told(variant) or "not said", "SP" not in variant)
     asked.within("RepetitionTime", 10, 40, " ms")
     asked.within("EchoTime", 3, 12, " ms")
     asked.within("FlipAngle", 15, 50, " degrees")
     asked.within("EchoTrainLength", 0, 2, "", needed=False)
     asked.within("SliceThickness", 0.3, 2, " mm")
     return asked.decision()
+
+
+def _kind(header: Dataset) -> list[str]:
+    pulse = first(header, "EchoPulseSequence")
+    return [pulse] if pulse else [value.upper() for value in texts(header, "ScanningSequence")]
+
+
+def _told(values: list[str]) -> str:
+    return "\\".join(value if value in _TERMS else "another value" for value in values[:4] if value)
 
 
 def _number(header: Dataset, keyword: str) -> float | None:
