@@ -65,7 +65,7 @@ def verdict(row: Row) -> str:
 
 
 def _lines(space: Space, rows: Sequence[Row]) -> Iterator[str]:
-    share = "" if space.share == 1 else f" of {space.share:.0%} of the patients"
+    share = "" if space.share == 1 else f", {space.share * 100:.0f} % of the patients"
     yield f"Cross-validation on `train`{share}, {space.folds} patient-grouped folds; all knees unseen by their network."
     yield "95 % patient-bootstrap intervals in brackets; differences are to the reference, paired, on the same folds."
     yield "Log loss after a temperature that other held-out patients chose (without one in the column after it);"
@@ -73,9 +73,9 @@ def _lines(space: Space, rows: Sequence[Row]) -> Iterator[str]:
     if space.halving is not None:
         yield (
             f"All candidates were fitted on {space.halving.folds} fold(s), the reference and the best "
-            f"{space.halving.keep} other(s) of a member on all; "
-            "later folds are those that had no part in that choice."
+            f"{space.halving.keep} other(s) of a member on all;"
         )
+        yield "later folds are those that had no part in that choice."
     for member in dict.fromkeys(row.candidate.member for row in rows):
         yield ""
         yield "| candidate | folds | knees | log loss | uncalibrated | kappa | accuracy |"
