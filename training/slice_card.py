@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from inference.mr_sequences import MRSequence
 from training.pain_card import chosen, estimated, flow_of, plain
 from training.predictions import Predictions
 from training.slice_run import SliceRun
@@ -47,7 +48,7 @@ def _use(facts: SliceCardFacts) -> Iterator[str]:
     yield "## Intended use"
     yield (
         f'A calibrated probability of "{_asked(facts)}" with its interval for one knee of an MR series '
-        f"({facts.bundle['training']['sequence']}), for research. What it predicts is {what}."
+        f"({MRSequence(facts.bundle['volume']['sequence']).wording}), for research. What it predicts is {what}."
     )
     yield ""
     yield "## Out of scope"
@@ -128,8 +129,8 @@ def _model(facts: SliceCardFacts) -> Iterator[str]:
     yield (
         f"{volume['slices']} slices ({volume['choice']}) of {volume['size']} x {volume['size']} pixels through "
         f"`{backbone['name']}` ({plain(backbone['weights'])}, frozen), gated attention and a GRU over the slices, a "
-        f"perceptron of their weighted mean and the clinical variables: {seen}. {bundle['network']['count']} networks, "
-        f"averaged; chosen: {chosen(bundle['training']['chosen'])}. Knees of the other side are mirrored to "
+        f"perceptron of their weighted mean and the clinical variables: {seen}. {_networks(bundle)}; "
+        f"chosen: {chosen(bundle['training']['chosen'])}. Knees of the other side are mirrored to "
         f"{volume['canonical_side']}. Missing variables become the training median and a mark; the report names them."
     )
     change = bundle["training"]["rounding"]
@@ -163,7 +164,7 @@ def _performance(facts: SliceCardFacts) -> Iterator[str]:
         yield "| ROC AUC of this bundle less that of | difference | better |"
         yield "|---|---|---|"
     for row in against:
-        better = {True: "yes", False: "no", None: "not shown"}[row["better"]]
+        better = {True: "yes", False: "no, worse", None: "not shown"}[row["better"]]
         yield f"| `{row['against']}` | {estimated(row['difference'])} | {better} |"
     yield ""
 
@@ -208,6 +209,11 @@ def _hashes(facts: SliceCardFacts) -> Iterator[str]:
         yield f"- `{name}`: SHA-256 `{digest}`"
     yield f"- weights of the backbone as they were read: SHA-256 `{facts.bundle['backbone']['weights_sha256']}`"
     yield ""
+
+
+def _networks(bundle: Mapping[str, Any]) -> str:
+    count = bundle["network"]["count"]
+    return "one network" if count == 1 else f"{count} networks, averaged"
 
 
 def _asked(facts: SliceCardFacts) -> str:

@@ -35,16 +35,18 @@ from training.slice_store import SliceSpec, SliceStore
 from training.slice_systems import SliceSystem, systems
 
 PROBE_TOLERANCE = 0.005
+MONTHS = 12  # of progression: codes and sentences of reports say "within 12 months"
 ROUNDED = 0.002  # of a probability that half precision may change a probe by; else weights stay in single
 
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """All that a bundle is made from."""
+    """All that a bundle is made from. `scored` are the out-of-fold rows of the system `found`."""
 
     run: SliceRun
     evidence: Evidence
     found: Predictions
+    scored: Scored
     nets: FinalNets
     spec: SliceSpec
     backbone: FrozenBackbone
@@ -54,17 +56,6 @@ class _Source:
         """Whether knees or weights are made."""
         told = (self.run.synthetic, self.spec.synthetic, self.backbone.synthetic, self.found.about.get("synthetic"))
         return any(bool(each) for each in told)
-
-    @property
-    def scored(self) -> Scored:
-        """The out-of-fold rows."""
-        probabilities = self.found.probabilities
-        if probabilities is None or probabilities.shape[1] != len(self.run.classes):
-            raise DataError(
-                f"{self.found.system} has no probabilities of {len(self.run.classes)} classes: fit it again."
-            )
-        patients = np.asarray(self.evidence.patients, np.str_)
-        return Scored(probabilities, self.evidence.truth.astype(np.int64), self.evidence.folds, patients)
 
 
 def export_slices(
@@ -114,7 +105,7 @@ def exportable(run: Path) -> tuple[str, ...]:
 
 def _source(folder: Path, name: str, weights: str | None, say: Say) -> _Source:
     run = read(folder)
-    if run.target not in TASKS:
+    if str(run.target) not in TASKS:
         raise DataError(f"{folder} predicts {run.target!r}; Genu serves {', '.join(TASKS)} from knee MRI.")
     able = exportable(folder)
     if name not in able:
@@ -126,13 +117,51 @@ def _source(folder: Path, name: str, weights: str | None, say: Say) -> _Source:
     found = next((each for each in evidence.systems if each.system == name), None)
     if found is None:
         raise DataError(f"{folder} has no predictions of {name}: run `genu-train fit` again.")
+    _check_follow_up(run, evidence)
     spec = SliceStore(Path(run.slices)).spec
     if spec.volume.sequence.name != run.sequence:
         raise DataError(f"{run.slices} holds {spec.volume.sequence.name}, the run is of {run.sequence}: fit it again.")
     # Weights that are not to be had end the export before anything is fitted.
     backbone = weights_again(spec, weights)
+    scored = _scored(run, evidence, found)
     system: SliceSystem = next(each for each in systems(run.target) if each.name == name)
-    return _Source(run, evidence, found, final_nets(run, system, say), spec, backbone)
+    return _Source(run, evidence, found, scored, final_nets(run, system, say), spec, backbone)
+
+
+def _check_follow_up(run: SliceRun, evidence: Evidence) -> None:
+    """That progression was learnt over the time that reports tell.
+
+    Raises:
+        DataError: the cohort says another one.
+    """
+    if TASKS[run.target] != "jsn_progression" or "followup" not in evidence.knees.columns:
+        return
+    found = evidence.knees["followup"].drop_nulls().unique().sort().to_list()
+    if any(months != MONTHS for months in found):
+        raise DataError(
+            f"{run.folder} learnt progression over {', '.join(map(str, found))} months; Genu's reports say within "
+            f"{MONTHS}: make the cohort with --followup {MONTHS}."
+        )
+
+
+def _scored(run: SliceRun, evidence: Evidence, found: Predictions) -> Scored:
+    """The out-of-fold rows.
+
+    Raises:
+        DataError: they are no probabilities of the run's classes, or a label is none of them.
+    """
+    probabilities, truth, count = found.probabilities, evidence.truth, len(run.classes)
+    if (
+        probabilities is None
+        or probabilities.shape[1] != count
+        or not np.all((probabilities >= 0) & (probabilities <= 1))
+    ):
+        raise DataError(f"{found.system} of {run.folder} has no probabilities of {count} classes: fit it again.")
+    if not np.isin(truth, np.arange(count)).all():
+        raise DataError(
+            f"{run.folder} has labels from {truth.min():g} to {truth.max():g} and {count} classes: fit it again."
+        )
+    return Scored(probabilities, truth.astype(np.int64), evidence.folds, np.asarray(evidence.patients, np.str_))
 
 
 def _write(source: _Source, folder: Path, name: str, version: str) -> None:

@@ -256,9 +256,22 @@ def test_what_cannot_be_exported_says_what_can(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("kept", "utf-8")
     assert "not deleted" in refusal("--system", "image_header", "--weights", str(weights))
+    shutil.rmtree(tmp_path / "out")
     about = json.loads((run / "run.json").read_text("utf-8"))
+    named = ("--system", "image_header", "--weights", str(weights))
+    (run / "run.json").write_text(json.dumps({**about, "classes": ["a", "b", "c"]}), "utf-8")
+    assert "has no probabilities of 3 classes" in refusal(*named)
+    (run / "run.json").write_text(json.dumps(about), "utf-8")
+    path = run / "systems" / "image_header" / "predictions.parquet"
+    kept = pl.read_parquet(path)
+    kept.with_columns(p1=float("nan")).write_parquet(path)
+    assert "has no probabilities of 2 classes" in refusal(*named)
+    kept.write_parquet(path)
+    knees = pl.read_parquet(run / "knees.parquet")
+    knees.with_columns(truth=pl.lit(2)).write_parquet(run / "knees.parquet")
+    assert "labels from 2 to 2 and 2 classes" in refusal(*named)
+    knees.write_parquet(run / "knees.parquet")
     (run / "run.json").write_text(json.dumps({**about, "target": "kl"}), "utf-8")
-    (tmp_path / "out" / "mine.txt").unlink()
     assert "Genu serves progression_abs" in refusal("--system", "image_header", "--weights", str(weights))
 
 
