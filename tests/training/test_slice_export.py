@@ -270,6 +270,8 @@ def test_what_cannot_be_exported_says_what_can(tmp_path: Path, capsys: pytest.Ca
     knees = pl.read_parquet(run / "knees.parquet")
     knees.with_columns(truth=pl.lit(2)).write_parquet(run / "knees.parquet")
     assert "labels from 2 to 2 and 2 classes" in refusal(*named)
+    knees.with_columns(followup=pl.lit(24)).write_parquet(run / "knees.parquet")
+    assert "learnt progression over 24 months" in refusal(*named)
     knees.write_parquet(run / "knees.parquet")
     (run / "run.json").write_text(json.dumps({**about, "target": "kl"}), "utf-8")
     assert "Genu serves progression_abs" in refusal("--system", "image_header", "--weights", str(weights))
