@@ -39,8 +39,8 @@ for target in progression_abs womac_pain_binary; do
     train export --run "$run" --system image_header --weights "$OUT/weights/efficientnet_b0" --out "$OUT/bundles/$target"
 done
 
-# Someone whom no network has seen comes to the scanner: three sequences of both knees.
-train synth oai --out "$OUT/arrival" --patients 1 --seed 7
+# Someone whom no network has seen comes to the scanner: three sequences of both knees, a large lesion in the left one.
+train synth oai --out "$OUT/arrival" --patients 1 --seed 43
 mkdir "$OUT/study"
 number=0
 find "$OUT/arrival/images/00m" -type f -name '0*' | sort | while read -r file; do
