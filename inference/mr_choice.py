@@ -32,7 +32,7 @@ class Choice:
         found = [refusal for selection in self.selections for refusal in _refusals(selection, first)]
         if self.selections and not found and not any(selection.chosen for selection in self.selections):
             reason = (
-                "The enhanced MR object says of none of its frames what it shows (Per-Frame Functional Groups). "
+                "The enhanced MR object does not say of each frame what it shows (Per-Frame Functional Groups). "
                 "Send it as the scanner made it."
             )
             found += [

@@ -104,7 +104,9 @@ def _slices(instance: Instance) -> Iterator[MRSlice]:
     top = _top(header)
     for group in shared_groups[:1]:
         _merge(top, group)
-    for frame, group in enumerate(frame_groups[: number(header, "NumberOfFrames") or 1], 1):
+    if len(frame_groups) != number(header, "NumberOfFrames"):
+        return  # which frame a group speaks of is told by its place alone
+    for frame, group in enumerate(frame_groups, 1):
         flat = Dataset()
         flat.update(top)
         _merge(flat, group)

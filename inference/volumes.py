@@ -31,6 +31,7 @@ from inference.volume_map import SliceMap
 Volume = npt.NDArray[np.float32]
 MIDDLE, WHOLE = "middle", "whole"
 MOST_VOXELS = 2**27  # of chosen slices: half a gigabyte as float32
+_NO_CONTRAST = 1e-6  # between the two percentiles, of the higher one
 _ALGORITHM = 1  # of `prepare_volume`; raised when the same spec gives other values
 
 
@@ -217,11 +218,11 @@ def finish(raw: RawVolume, spec: VolumeSpec) -> Volume:
     if spec.n4:
         values = correct_bias(values, spec.bias)
     low, high = np.percentile(values if inside is None else values[inside], (spec.low, spec.high))
-    if not high > low:
-        raise undecodable(
-            f"The slices have no contrast: their percentiles {spec.low:g} and {spec.high:g} are the same."
-        )
-    scale = np.float32(1.0 / max(float(high - low), 1e-6 * max(abs(float(high)), 1e-6)))
+    spread = float(high - low)
+    if not spread > _NO_CONTRAST * max(abs(float(high)), _NO_CONTRAST):
+        what = f"their percentiles {spec.low:g} and {spec.high:g} are the same"
+        raise undecodable(f"The slices have no contrast: {what}.")
+    scale = np.float32(1.0 / spread)
     box = raw.map.turned_box
     return np.stack([_resampled(np.clip((one - np.float32(low)) * scale, 0, 1), box, spec.size) for one in values])
 

@@ -302,6 +302,18 @@ def test_pixels_that_cannot_be_read_refuse_one_knee_alone(tmp_path: Path) -> Non
     assert steps[-1].question == "Pixels"
 
 
+@pytest.mark.parametrize("kept", [slice(1, None), slice(0, 0)], ids=["the first is lost", "all are lost"])
+def test_an_object_that_does_not_describe_every_frame_is_refused(tmp_path: Path, kept: slice) -> None:
+    """Groups are told apart by their place: with one lost every frame would be taken for its neighbour."""
+    ds = enhanced_series("L")
+    ds.PerFrameFunctionalGroupsSequence = ds.PerFrameFunctionalGroupsSequence[kept]
+    found = score([random(COR)], tmp_path, ds)
+    assert not found.volumes
+    (refusal,) = found.refusals
+    assert refusal.code is RefusalCode.INCONSISTENT_GEOMETRY
+    assert "does not say of each frame" in refusal.reason
+
+
 def test_each_sequence_that_nobody_chose_is_refused_once(tmp_path: Path) -> None:
     bundles = [random(COR), random(COR, "womac_pain_class"), random(SAG)]
     found = score(bundles, tmp_path / "one", mr_series("L", laterality=None))

@@ -237,11 +237,12 @@ def test_a_damaged_slice_names_its_image(tmp_path: Path) -> None:
     assert caught.value.refusal.source == broken.stem
 
 
-@pytest.mark.parametrize("grey", [0, 700])
-def test_slices_without_contrast_are_refused(tmp_path: Path, grey: int) -> None:
+@pytest.mark.parametrize("grey", [0, 700, None])
+def test_slices_without_contrast_are_refused(tmp_path: Path, grey: int | None) -> None:
     """A black volume would have an answer like any other."""
-    pixels = np.full((CORONAL.slices, CORONAL.rows, CORONAL.columns), grey, np.uint16)
-    series = taken(tmp_path, "L", CORONAL, pixels=pixels)
+    pixels = None if grey is None else np.full((CORONAL.slices, CORONAL.rows, CORONAL.columns), grey, np.uint16)
+    scaled = {"RescaleSlope": "1E-30", "RescaleIntercept": "0"} if grey is None else None
+    series = taken(tmp_path, "L", CORONAL, pixels=pixels, attributes=scaled)
     with pytest.raises(RefusalError) as caught:
         prepare_volume(series, spec())
     assert caught.value.refusal.code is RefusalCode.UNDECODABLE_PIXELS

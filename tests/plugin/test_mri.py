@@ -171,6 +171,28 @@ def test_scoring_again_sends_the_same_objects_and_own_results_are_nothing_new(qu
     assert [task.sop_uid for task in queue.next_deliveries("folder", "d", clock.now)] == before
 
 
+def test_a_series_that_comes_later_leads_to_a_report_that_names_the_earlier_one(queue: Queue, clock: Clock) -> None:
+    right, left = mr_series("R", identity="a"), mr_series("L", identity="b")
+    for ds in left:
+        ds.StudyInstanceUID, ds.PatientID, ds.PatientName = (
+            right[0].StudyInstanceUID, right[0].PatientID, right[0].PatientName,
+        )  # fmt: skip
+    arrive(queue, clock, right)
+    before = objects_of(queue, work(queue, clock))
+    clock.forward(60)
+    arrive(queue, clock, left)
+    job = work(queue, clock)
+    assert [one["side"] for one in told(job)["volumes"]] == ["L", "R"]
+    now = objects_of(queue, job)
+    (named,) = now[-1].PredecessorDocumentsSequence
+    (series,) = named.ReferencedSeriesSequence
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == before[-1].SOPInstanceUID
+    assert now[-1].InstanceNumber == before[-1].InstanceNumber + 1
+    assert not {one.SOPInstanceUID for one in now} & {one.SOPInstanceUID for one in before}, "what is the same stays"
+    assert len(told(job)["files"]) == 6, "pictures and map of both knees, the card of the DESS, the report"
+    assert check_study([*before[:-1], *now]) == []
+
+
 def test_own_results_are_nothing_new(queue: Queue, clock: Clock, tmp_path: Path) -> None:
     """A PACS that forwards all it stores sends them to the next Genu, beside the series or alone."""
     series = mr_series("R")
