@@ -33,7 +33,7 @@ def lead(evidence: Evidence) -> list[Part]:
     systems = [title_of(one) for one in evidence.systems if not is_baseline(one)]
     parts: list[Part] = [
         Text(
-            f"{target.capitalize()}{scale} of {len(knees):,} knees of {patients:,} patients, in "
+            f"{_asked(evidence, target)}{scale} of {_rows(knees)} of {patients:,} patients, in "
             f"{knees['fold'].n_unique()} folds by patient: each knee is predicted by models that have seen no image of "
             "its patient."
         ),
@@ -42,6 +42,19 @@ def lead(evidence: Evidence) -> list[Part]:
     if evidence.unfinished:
         parts.append(Text(f"NOT FINISHED, and missing below: {', '.join(evidence.unfinished)}."))
     return parts
+
+
+def _asked(evidence: Evidence, target: str) -> str:
+    """The last class where there are classes, else the target."""
+    name = str((evidence.about.get("classes") or [target])[-1])
+    return name[:1].upper() + name[1:]
+
+
+def _rows(knees: pl.DataFrame) -> str:
+    """How many; a knee with several windows is there several times."""
+    if "window" not in knees.columns:
+        return f"{len(knees):,} knees"
+    return f"{len(knees):,} visits of {knees.select('PatientID', 'side').n_unique():,} knees"
 
 
 def knees_section(evidence: Evidence) -> Section:
