@@ -19,7 +19,6 @@ TASKS: Mapping[str, str] = {
 }
 CLINICAL = ("age", "sex", "bmi", "height", "weight", "mjsw", "kl", "womac_pain", "injury", "surgery")
 METHOD = "Venn-Abers, by patient"
-SCORES = 1001  # of the calibration's tables: thousandths from 0 to 1
 _KEYS = (
     *("format", "name", "version", "task", "target", "classes", "synthetic", "backbone", "volume", "network"),
     *("calibration", "files", "probe", "terms"),

@@ -15,8 +15,9 @@ from inference.frozen import FrozenBackbone, load_frozen, rebuild, weights_of
 from inference.mr_sequences import MRSequence
 from inference.slice_bundle import SliceNetwork
 from inference.slice_features import slice_features
-from inference.slice_manifest import SCORES, TASKS
+from inference.slice_manifest import TASKS
 from inference.slice_nets import SliceNet, SliceNetSpec
+from inference.venn_abers import SCORES
 from inference.volumes import VolumeSpec
 from training.embed_standins import write_standin
 
