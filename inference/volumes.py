@@ -20,6 +20,7 @@ from inference.bundle_files import flag, number, whole
 from inference.decoding import StoredPixels, decode, decode_frames, undecodable
 from inference.errors import BundleError, RefusalError
 from inference.findings import Box, RefusalCode, Side, SourceImage
+from inference.headers import texts
 from inference.limits import DEFAULT_LIMITS, Limits
 from inference.mr_geometry import VolumeGeometry, canonical_turn
 from inference.mr_sequences import MRSequence
@@ -277,12 +278,23 @@ def _real_values(stored: StoredPixels, one: MRSlice) -> tuple[Volume, npt.NDArra
     """Values after rescale slope and intercept, and where padding is; dark is little signal, as in MONOCHROME2."""
     if stored.values.ndim != 2:
         raise undecodable("The slice is a colour image, not a grey one.")
-    real = modality(stored.values, stored.header if one.frame is None else one.header)
+    header = stored.header if one.frame is None else one.header
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        if not all(map(_is_number, texts(header, keyword))):  # left out, this slice would be brighter than the others
+            raise undecodable(f"{keyword} is no number that can be used.")
+    real = modality(stored.values, header)
     if stored.format.photometric == "MONOCHROME1":
         real = real.max() - real
     if not np.isfinite(real).all():
         raise undecodable("Rescale Slope or Intercept leads to values that are no numbers.")
     return real, padding_mask(stored)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return abs(float(text)) < float(np.finfo(np.float32).max)
+    except ValueError:
+        return False
 
 
 def _source(one: MRSlice) -> SourceImage:

@@ -237,6 +237,16 @@ def test_a_damaged_slice_names_its_image(tmp_path: Path) -> None:
     assert caught.value.refusal.source == broken.stem
 
 
+@pytest.mark.parametrize("slope", ["1E400", "NaN", "x"])
+def test_a_slice_whose_rescaling_cannot_be_used_is_refused(tmp_path: Path, slope: str) -> None:
+    slices = mr_series("L", CORONAL)
+    slices[6].add_new("RescaleSlope", "LO", slope)
+    write(slices, tmp_path)
+    with pytest.raises(RefusalError, match="RescaleSlope is no number") as caught:
+        prepare_volume(chosen(tmp_path, MRSequence.COR_IW_TSE), spec())
+    assert caught.value.refusal.code is RefusalCode.UNDECODABLE_PIXELS
+
+
 @pytest.mark.parametrize("grey", [0, 700, None])
 def test_slices_without_contrast_are_refused(tmp_path: Path, grey: int | None) -> None:
     """A black volume would have an answer like any other."""
