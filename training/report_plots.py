@@ -79,7 +79,9 @@ def forest(
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.set_xlabel(label)
             if name in bands:
-                axes.legend(fontsize=7, frameon=False, loc="lower right")
+                axes.legend(
+                    fontsize=7, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.99)
+                )  # clear of intervals
     return drawn.getvalue()
 
 
