@@ -4,6 +4,7 @@ Fuzzing made GDCM's JPEG codec abort its process (an uncaught C++ exception); a 
 The child starts with the first frame that needs it, about 0.1 s, and is kept.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -108,12 +109,14 @@ class CodecProcess:
                     pipe.close()
 
     def close(self) -> None:
-        """End the child; the next frame starts another."""
+        """End the child, unless it is that of a process that forked this one; the next frame starts another."""
         with self._lock:
-            self._stop()
+            if self._owner == os.getpid():
+                self._stop()
 
 
 CODEC = CodecProcess()
+atexit.register(CODEC.close)
 
 
 def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:

@@ -1,6 +1,8 @@
 """Decoding and display: every syntax that can be read, and the grey-scale pipeline against values worked out."""
 
 import base64
+import subprocess
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -388,3 +390,22 @@ def test_real_radiographs_look_right(shared_data: Path) -> None:
     lungs = chest[rows // 3 : rows // 2, columns // 5 : columns // 3].mean()
     spine = chest[rows // 3 : rows // 2, columns * 9 // 20 : columns * 11 // 20].mean()
     assert spine > lungs + 0.1  # MONOCHROME1 turned round: bone is bright
+
+
+def test_the_codec_ends_with_its_process_and_leaves_no_warning(tmp_path: Path) -> None:
+    source = phantoms.write(malformed.small(), tmp_path / "plain.dcm")
+    lossless = phantoms.dcmtk_compress(source, tmp_path / "lossless.dcm", "+e1")
+    program = (
+        "import psutil, sys\n"
+        "from pathlib import Path\n"
+        "from inference.pixels import load_display\n"
+        "from inference.reading import read_instance\n"
+        "load_display(read_instance(Path(sys.argv[1])))\n"
+        "children = [child for child in psutil.Process().children() if 'codec_child' in ' '.join(child.cmdline())]\n"
+        "print(*(child.pid for child in children))\n"
+    )
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", program, str(lossless)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (codec,) = map(int, done.stdout.split())
+    assert "still running" not in done.stderr
+    assert not psutil.pid_exists(codec)
