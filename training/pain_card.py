@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from training.card_parts import chosen, estimated, excluded_use, flow_of, hashes, opening, plain, systems_table
 from training.cv_evidence import Evidence, title_of
 from training.cv_run import CVRun
 from training.embeddings import FINE_TUNED
@@ -26,18 +26,9 @@ class CardFacts:
 
 def pain_card(facts: CardFacts) -> str:
     """Markdown."""
-    sections = (_head, _use, _interval, _data, _model, _performance, _subgroups, _limits, _hashes)
-    return "\n".join("\n".join(section(facts)) for section in sections)
-
-
-def _head(facts: CardFacts) -> Iterator[str]:
-    yield f"# {facts.bundle['name']} {facts.bundle['version']}: pain of one knee, predicted from a radiograph"
-    yield ""
-    if facts.bundle["synthetic"]:
-        yield "**SYNTHETIC: RANDOM WEIGHTS OR MADE KNEES. WHAT IT SAYS MEANS NOTHING.**"
-        yield ""
-    yield "**Research software, not a medical device. Not for diagnosis or treatment.**"
-    yield ""
+    first = opening(facts.bundle, "pain of one knee, predicted from a radiograph")
+    sections = (_use, _interval, _data, _model, _performance, _subgroups, _limits)
+    return "\n".join([*first, *(line for section in sections for line in section(facts)), *hashes(facts.bundle)])
 
 
 def _use(facts: CardFacts) -> Iterator[str]:
@@ -55,13 +46,7 @@ def _use(facts: CardFacts) -> Iterator[str]:
         "patient says. A low score is no evidence against pain: most of pain is not on a radiograph. Children, "
         "implants, fractures, other joints, other views."
     )
-    if not terms["deployed_use"]:
-        yield ""
-        note = f": {terms['note']}" if terms["note"] else ""
-        yield (
-            f"**Use in a running service is excluded by the terms of its backbone{note}.** Genu loads it only where "
-            "`allow_undeployed_bundles` is set."
-        )
+    yield from excluded_use(terms)
     yield ""
 
 
@@ -134,13 +119,7 @@ def _performance(facts: CardFacts) -> Iterator[str]:
     yield f"## Figures, out of fold ({figures['knees']} knees of {figures['patients']} patients)"
     yield "With 95 % patient-bootstrap intervals. What does no better than the constants has learnt nothing."
     yield ""
-    yield f"| system | {' | '.join(_NAMES.values())} |"
-    yield "|---" * (len(_NAMES) + 1) + "|"
-    for row in figures["systems"]:
-        name = plain(row["title"]) + (" (baseline)" if row["role"] == "baseline" else "")
-        name = f"**{name}, this bundle**" if row["system"] == facts.system.system else name
-        mark = " SYNTHETIC" if row["synthetic"] else ""
-        yield f"| {name}{mark} | {' | '.join(estimated(row[key]) for key in _NAMES)} |"
+    yield from systems_table(figures, facts.system.system, _NAMES)
     against = [row for row in figures["differences"] if row["system"] == facts.system.system]
     if against:
         yield ""
@@ -190,41 +169,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     yield ""
 
 
-def _hashes(facts: CardFacts) -> Iterator[str]:
-    yield "## Files"
-    for name, digest in facts.bundle["files"].items():
-        yield f"- `{name}`: SHA-256 `{digest}`"
-    yield f"- weights of the backbone as they were read: SHA-256 `{facts.bundle['backbone']['weights_sha256']}`"
-    yield ""
-
-
-def estimated(values: Sequence[float | None] | None) -> str:
-    """A figure with its interval, to two digits."""
-    if values is None or values[0] is None:
-        return "none"
-    value, low, high = (*values, None, None)[:3]
-    return f"{value:.2f}" + ("" if low is None or high is None else f" ({low:.2f} to {high:.2f})")
-
-
-def plain(text: str) -> str:
-    """A value from data as text in a cell of a table, whatever stands in it."""
-    shown = "".join(f"\\{char}" if char in "\\`*[]|#" else char for char in " ".join(text.split()))
-    return shown.replace("&", "&amp;").replace("<", "&lt;")
-
-
 def _share(value: float | None, interval: Sequence[float] | None) -> str:
     if value is None:
         return "none"
     return f"{value:.1%}" + ("" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})")
-
-
-def chosen(values: Mapping[str, Any]) -> str:
-    """Names and values in a row."""
-    told = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
-    return ", ".join(told) or "without a choice"
-
-
-def flow_of(cohort: Path) -> str | None:
-    """The flow table that the cohort was written with; None where it lies there no more."""
-    path = cohort / "flow.md"
-    return path.read_text("utf-8") if path.is_file() else None

@@ -6,7 +6,6 @@ the out-of-fold predictions, a stored probe and a model card (docs/pain-bundle.m
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from training.cv_evidence import Evidence, read_evidence
 from training.cv_run import CVRun, read
 from training.embed_weights import weights_again
 from training.embeddings import EmbeddingSpec, EmbeddingStore
-from training.export import check_out, probe_crops
+from training.export import check_out, probe_crops, replacing
 from training.final_head import FINAL, JSON, FinalHead, read_head
 from training.finetune_final import is_fine_tuned, read_final
 from training.pain_card import CardFacts, pain_card
@@ -84,16 +83,9 @@ def export_run(
     check_out(out)
     source = _source(run, system, weights)
     called = name or f"genu-pain-{system.replace('_', '-')}"
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with replacing(out) as part:
         _write(source, part, called, version)
         bundle = PainBundle.load(part, "cpu")
-        shutil.rmtree(out, ignore_errors=True)
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return replace(bundle, manifest=replace(bundle.manifest, folder=out))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference.mr_sequences import MRSequence
-from training.pain_card import chosen, estimated, flow_of, plain
+from training.card_parts import chosen, estimated, excluded_use, flow_of, hashes, opening, plain, systems_table
 from training.predictions import Predictions
 from training.slice_run import SliceRun
 
@@ -24,18 +24,9 @@ class SliceCardFacts:
 
 def slice_card(facts: SliceCardFacts) -> str:
     """Markdown."""
-    sections = (_head, _use, _interval, _data, _model, _performance, _subgroups, _limits, _hashes)
-    return "\n".join("\n".join(section(facts)) for section in sections)
-
-
-def _head(facts: SliceCardFacts) -> Iterator[str]:
-    yield f"# {facts.bundle['name']} {facts.bundle['version']}: {_asked(facts)}, predicted from knee MRI"
-    yield ""
-    if facts.bundle["synthetic"]:
-        yield "**SYNTHETIC: RANDOM WEIGHTS OR MADE KNEES. WHAT IT SAYS MEANS NOTHING.**"
-        yield ""
-    yield "**Research software, not a medical device. Not for diagnosis or treatment.**"
-    yield ""
+    first = opening(facts.bundle, f"{_asked(facts)}, predicted from knee MRI")
+    sections = (_use, _interval, _data, _model, _performance, _subgroups, _limits)
+    return "\n".join([*first, *(line for section in sections for line in section(facts)), *hashes(facts.bundle)])
 
 
 def _use(facts: SliceCardFacts) -> Iterator[str]:
@@ -56,13 +47,7 @@ def _use(facts: SliceCardFacts) -> Iterator[str]:
         "Anything that is done to or decided for a patient. Selection of people for a trial without a study of that "
         "use. Children, implants, fractures, tumours, infection, other joints, other sequences and planes."
     )
-    if not terms["deployed_use"]:
-        note = f": {terms['note']}" if terms["note"] else ""
-        yield ""
-        yield (
-            f"**Use in a running service is excluded by the terms of its backbone{note}.** Genu loads it only where "
-            "`allow_undeployed_bundles` is set."
-        )
+    yield from excluded_use(terms)
     yield ""
 
 
@@ -151,13 +136,7 @@ def _performance(facts: SliceCardFacts) -> Iterator[str]:
         "on a relative endpoint: what is no better than the baselines has learnt nothing from the image."
     )
     yield ""
-    yield f"| system | {' | '.join(_NAMES.values())} |"
-    yield "|---" * (len(_NAMES) + 1) + "|"
-    for row in figures["systems"]:
-        name = plain(row["title"]) + (" (baseline)" if row["role"] == "baseline" else "")
-        name = f"**{name}, this bundle**" if row["system"] == facts.system.system else name
-        mark = " SYNTHETIC" if row["synthetic"] else ""
-        yield f"| {name}{mark} | {' | '.join(estimated(row[key]) for key in _NAMES)} |"
+    yield from systems_table(figures, facts.system.system, _NAMES)
     against = [row for row in figures["differences"] if row["system"] == facts.system.system]
     if against:
         yield ""
@@ -200,14 +179,6 @@ def _limits(facts: SliceCardFacts) -> Iterator[str]:
             "the cohort's values."
         )
     yield "- Attention and Grad-CAM show what the networks rest on, not where the disease is."
-    yield ""
-
-
-def _hashes(facts: SliceCardFacts) -> Iterator[str]:
-    yield "## Files"
-    for name, digest in facts.bundle["files"].items():
-        yield f"- `{name}`: SHA-256 `{digest}`"
-    yield f"- weights of the backbone as they were read: SHA-256 `{facts.bundle['backbone']['weights_sha256']}`"
     yield ""
 
 

@@ -6,7 +6,6 @@ tables from the run's out-of-fold probabilities, a stored probe and a model card
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from inference.slice_manifest import FORMAT, METHOD, TASKS
 from training.cv_evaluate import figures_of
 from training.cv_evidence import Evidence, read_evidence
 from training.embed_weights import weights_again
-from training.export import check_out
+from training.export import check_out, replacing
 from training.predictions import Predictions
 from training.slice_calibration import Scored, calibrate, choose_threshold, interval_figures, tables_of
 from training.slice_card import SliceCardFacts, slice_card
@@ -82,16 +81,9 @@ def export_slices(
     source = _source(run, system, weights, say)
     sequence, target = (text.lower().replace("_", "-") for text in (source.run.sequence, source.run.target))
     called = name or f"genu-mri-{target}-{sequence}-{system.replace('_', '-')}"
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with replacing(out) as part:
         _write(source, part, called, version)
         bundle = SliceBundle.load(part, "cpu")
-        shutil.rmtree(out, ignore_errors=True)
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return replace(bundle, manifest=replace(bundle.manifest, folder=out))
 
 
