@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from inference.errors import BundleError
 from inference.explain import grad_cam, logits_and_maps, on_crop
 from inference.findings import KLFinding
 from inference.heads import GRADES, KLGrader, expected_grade
+from inference.loading import check_replayed, device_of, stored_tensors
 from inference.manifest import UNLIKE_FILE, Manifest
 from inference.preprocess import PreprocessSpec, apply
 from inference.unlike import Familiar
@@ -71,16 +70,11 @@ class Bundle:
             BundleError: a file is missing or changed, the weights do not fit, or the probe is answered differently.
         """
         manifest = Manifest.read(folder)
-        manifest.verify_files()
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        try:
-            tensors = load_file(folder / "weights.safetensors")
-            probe = load_file(folder / "probe.safetensors")
-            familiar = None if manifest.unlike_limit is None else load_file(folder / UNLIKE_FILE)
-        except (OSError, SafetensorError) as error:
-            raise BundleError(f"the weights of {folder} cannot be read: {error}.") from error
+        chosen, planes = device_of(device), () if manifest.unlike_limit is None else (UNLIKE_FILE,)
+        tensors, probe, *familiar = stored_tensors(manifest, *planes)
         networks = tuple(
-            _network(manifest, position, tensors, familiar, chosen) for position in range(len(manifest.members))
+            _network(manifest, position, tensors, familiar[0] if familiar else None, chosen)
+            for position in range(len(manifest.members))
         )
         if not networks or {"crops", "probabilities"} - set(probe):
             raise BundleError(f"{folder} has no network or no probe: export the bundle again.")
@@ -101,12 +95,7 @@ class Bundle:
         """
         found = self.probabilities(crops.float()[:, None] / 255)
         difference = float((found - expected).abs().max())
-        if not difference <= self.manifest.probe_tolerance:
-            raise BundleError(
-                f"the bundle {self.manifest.name} {self.manifest.version} does not replay its probe: probabilities "
-                f"differ by {difference:.4f}, {self.manifest.probe_tolerance} is allowed. Do not use it here; check "
-                "the versions of torch and timm against the bundle's."
-            )
+        check_replayed(self.manifest, difference, "probabilities")
 
     def probabilities(self, crops: torch.Tensor) -> torch.Tensor:
         """Calibrated probabilities (N, 5) of crops (N, 1, S, S), 0..1, canonical side; on the CPU."""

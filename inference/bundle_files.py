@@ -6,16 +6,81 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from inference.errors import BundleError
+from inference.findings import ModelIdentity
+
+Kind = TypeVar("Kind")
 
 SHIPPED = Path(__file__).parent / "bundles" / "kl"
 _LONGEST_TEXT = 200
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMESPACE = uuid.UUID("5b0c7f0e-93a4-5d0f-8a3b-6f3f5d8a1c11")
+
+
+@dataclass(frozen=True)
+class AnyManifest:
+    """What bundle.json says of every bundle.
+
+    `files` maps file names to SHA-256 in hex, `digest` is that of bundle.json; `probe_tolerance` in the unit of the
+    answers; `metrics` and `training` are for people.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    task: str
+    synthetic: bool
+    files: Mapping[str, str]
+    probe_tolerance: float
+    digest: str
+    metrics: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    def verify_files(self) -> None:
+        """Compare every listed file with its hash.
+
+        Raises:
+            BundleError: a file is missing or has other contents; names the file.
+        """
+        verify(self.folder, self.files)
+
+    def speaker(self, parameters: str) -> ModelIdentity:
+        """Who speaks in a report. The Device UID (2.25., PS3.5 B.2) is derived from the hash of the weights."""
+        return ModelIdentity(
+            name=self.name,
+            version=self.version,
+            task=self.task,
+            device_uid=device_uid(self.files["weights.safetensors"]),
+            digest=self.digest,
+            parameters=parameters,
+            synthetic=self.synthetic,
+        )
+
+
+def read_typed(
+    folder: Path, keys: Iterable[str], format_: int, typed: Callable[[Path, Mapping[str, Any], str], Kind]
+) -> Kind:
+    """What `typed` makes of the folder, the values of its bundle.json and their SHA-256 in hex.
+
+    Raises:
+        BundleError: missing, not JSON, another format, or a key or value that does not fit; says which.
+    """
+    values, digest = read_values(folder, keys, format_)
+    if not {"weights.safetensors", "probe.safetensors"} <= set(values["files"]):
+        raise BundleError(
+            f"{folder / 'bundle.json'}: files must list weights.safetensors and probe.safetensors: export it again."
+        )
+    try:
+        return typed(folder, values, digest)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise BundleError(
+            f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
+        ) from error
 
 
 def read_values(folder: Path, keys: Iterable[str], format_: int) -> tuple[Mapping[str, Any], str]:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.bundle_files import SHIPPED, device_uid, flag, positive, read_values, readers, text, verify
+from inference.bundle_files import SHIPPED, AnyManifest, flag, positive, read_typed, readers, text
 from inference.conformal import Conformal
-from inference.errors import BundleError
 from inference.findings import ModelIdentity
 
 __all__ = ["DECODERS", "FORMAT", "LARGEST", "SHIPPED", "Manifest", "Member"]
@@ -40,27 +39,16 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(AnyManifest):
     """The typed contents of bundle.json.
 
-    `files` maps file names to SHA-256 in hex; `calibration` holds "temperature", and where they were made "conformal"
-    and "unlike" (the limit of the score of knees that are unlike the training ones); `metrics` and `training` are for
-    people.
+    Its `calibration` holds "temperature", and where they were made "conformal" and "unlike" (the limit of the score of
+    knees that are unlike the training ones).
     """
 
-    folder: Path
-    name: str
-    version: str
-    task: str
-    synthetic: bool
     members: tuple[Member, ...]
     temperature: float
     decoder: str
-    files: Mapping[str, str]
-    probe_tolerance: float
-    digest: str
-    metrics: Mapping[str, Any]
-    training: Mapping[str, Any]
     conformal: Conformal | None = None
     unlike_limit: float | None = None
 
@@ -71,20 +59,12 @@ class Manifest:
         Raises:
             BundleError: missing, not JSON, another format, or a key or value that does not fit; says which.
         """
-        values, digest = read_values(folder, _KEYS, FORMAT)
-        try:
-            return cls._typed(folder, values, digest)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BundleError(
-                f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
-            ) from error
+        return read_typed(folder, _KEYS, FORMAT, cls._typed)
 
     @classmethod
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "Manifest":
         if values["decoder"] not in DECODERS:
             raise ValueError(f"decoder {values['decoder']!r} is none of {', '.join(DECODERS)}")
-        if "weights.safetensors" not in values["files"] or "probe.safetensors" not in values["files"]:
-            raise ValueError("files must list weights.safetensors and probe.safetensors")
         calibration = values["calibration"]
         conformal, unlike = calibration.get("conformal"), calibration.get("unlike")
         return cls(
@@ -105,14 +85,6 @@ class Manifest:
             unlike_limit=None if unlike is None else _limit(unlike, values["files"]),
         )
 
-    def verify_files(self) -> None:
-        """Compare every listed file with its hash.
-
-        Raises:
-            BundleError: a file is missing or has other contents; names the file.
-        """
-        verify(self.folder, self.files)
-
     def identity(self) -> ModelIdentity:
         """Who speaks in a report. The Device UID (2.25., PS3.5 B.2) is derived from the hash of the weights.
 
@@ -123,15 +95,7 @@ class Manifest:
         used = f"networks={networks}; temperature={self.temperature:.4f}; decoder={self.decoder}; {readers()}"
         if self.conformal is not None:
             used += f"; conformal coverage={self.conformal.coverage:g}"
-        return ModelIdentity(
-            name=self.name,
-            version=self.version,
-            task=self.task,
-            device_uid=device_uid(self.files["weights.safetensors"]),
-            digest=self.digest,
-            parameters=used,
-            synthetic=self.synthetic,
-        )
+        return self.speaker(used)
 
 
 def _limit(unlike: Mapping[str, Any], files: Mapping[str, str]) -> float:

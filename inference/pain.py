@@ -12,14 +12,13 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from inference.backbones import InputSpec, network_input
 from inference.errors import BundleError
 from inference.findings import PainFinding, Side
 from inference.frozen import Features, FrozenBackbone, rebuild
 from inference.heads import GRADES
+from inference.loading import check_replayed, device_of, stored_tensors
 from inference.pain_heads import Floats, ScoreHead
 from inference.pain_manifest import HeadFacts, PainManifest
 from inference.preprocess import PreprocessSpec
@@ -91,16 +90,10 @@ class PainBundle:
             BundleError: a file is missing or changed, the weights do not fit, or the probe is answered differently.
         """
         manifest = PainManifest.read(folder)
-        manifest.verify_files()
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        try:
-            tensors = load_file(folder / "weights.safetensors")
-            probe = load_file(folder / "probe.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise BundleError(f"the weights of {folder} cannot be read: {error}.") from error
+        tensors, probe = stored_tensors(manifest)
         if set(probe) != _PROBE:
             raise BundleError(f"{folder} has no whole probe: export the bundle again.")
-        bundle = cls(manifest, network_of(manifest, tensors, chosen))
+        bundle = cls(manifest, network_of(manifest, tensors, device_of(device)))
         _check_probe(probe, bundle.spec.crop_size, folder)
         bundle.replay(probe)
         return bundle
@@ -124,12 +117,7 @@ class PainBundle:
         grades = [int(grade) for grade in probe["grades"]]
         found = self.network.scores(probe["crops"].numpy(), sides, grades)
         difference = float(np.abs(found - probe["scores"].double().numpy()).max())
-        if not difference <= self.manifest.probe_tolerance:
-            raise BundleError(
-                f"the bundle {self.manifest.name} {self.manifest.version} does not replay its probe: scores differ by "
-                f"{difference:.4f} points, {self.manifest.probe_tolerance} is allowed. Do not use it here; check the "
-                "versions of torch and timm against the bundle's."
-            )
+        check_replayed(self.manifest, difference, "scores", "points")
 
     def predict(self, crops: Crops, sides: Sequence[Side], grades: Sequence[int]) -> tuple[PainFinding, ...]:
         """Pain of knees with its interval; arguments as for `PainNetwork.scores`."""

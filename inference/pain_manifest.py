@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.bundle_files import device_uid, flag, positive, read_values, readers, text, verify
-from inference.errors import BundleError
+from inference.bundle_files import AnyManifest, flag, positive, read_typed, readers, text
 from inference.findings import ModelIdentity
 
 FORMAT = 1
@@ -50,19 +49,14 @@ class HeadFacts:
 
 
 @dataclass(frozen=True)
-class PainManifest:
+class PainManifest(AnyManifest):
     """The typed contents of bundle.json.
 
     `backbone` is a name in inference.backbones and `settings` what it is built by; `crop` and `input` are a
     PreprocessSpec and an InputSpec as plain values. `licence` and `deployed_use` are the terms of its weights.
-    `bounds` in points; `probe_tolerance` in points, too; `metrics` and `training` are for people.
+    `bounds` and `probe_tolerance` in points.
     """
 
-    folder: Path
-    name: str
-    version: str
-    task: str
-    synthetic: bool
     backbone: str
     settings: Mapping[str, Any]
     crop: Mapping[str, Any]
@@ -70,13 +64,8 @@ class PainManifest:
     head: HeadFacts
     bounds: tuple[float, float]
     calibration: Calibration
-    files: Mapping[str, str]
-    probe_tolerance: float
     licence: str
     deployed_use: bool
-    digest: str
-    metrics: Mapping[str, Any]
-    training: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> "PainManifest":
@@ -85,13 +74,7 @@ class PainManifest:
         Raises:
             BundleError: missing, not JSON, another format or task, or a key or value that does not fit; says which.
         """
-        values, digest = read_values(folder, _KEYS, FORMAT)
-        try:
-            return cls._typed(folder, values, digest)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BundleError(
-                f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
-            ) from error
+        return read_typed(folder, _KEYS, FORMAT, cls._typed)
 
     @classmethod
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "PainManifest":
@@ -107,8 +90,6 @@ class PainManifest:
             raise ValueError(f"bounds {low} to {high} are not within {SCALE[0]:g} to {SCALE[1]:g} points")
         if not -math.inf < calibration.low <= 0 <= calibration.high < math.inf or not 0 < calibration.coverage < 1:
             raise ValueError(f"bounds {low} to {high} with {calibration} make no interval")
-        if "weights.safetensors" not in values["files"] or "probe.safetensors" not in values["files"]:
-            raise ValueError("files must list weights.safetensors and probe.safetensors")
         return cls(
             folder=folder,
             name=text(values, "name"),
@@ -131,14 +112,6 @@ class PainManifest:
             training=values.get("training", {}),
         )
 
-    def verify_files(self) -> None:
-        """Compare every listed file with its hash.
-
-        Raises:
-            BundleError: a file is missing or has other contents; names the file.
-        """
-        verify(self.folder, self.files)
-
     def identity(self) -> ModelIdentity:
         """Who speaks in a report; the parameters tell the interval's coverage and method, and what was learnt from.
 
@@ -152,12 +125,4 @@ class PainManifest:
             f"interval method={interval.method}; interval offsets={interval.low:+.2f} {interval.high:+.2f}; "
             f"target={TARGET}; {readers()}"
         )
-        return ModelIdentity(
-            name=self.name,
-            version=self.version,
-            task=self.task,
-            device_uid=device_uid(self.files["weights.safetensors"]),
-            digest=self.digest,
-            parameters=used,
-            synthetic=self.synthetic,
-        )
+        return self.speaker(used)

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from inference.backbones import InputSpec
 from inference.errors import BundleError
 from inference.frozen import FrozenBackbone, rebuild
+from inference.loading import check_replayed, device_of, stored_tensors
 from inference.mr_findings import ClinicalValue, OutcomeFinding
 from inference.slice_features import Slices, slice_features
 from inference.slice_manifest import METHOD, SliceManifest
@@ -114,15 +113,10 @@ class SliceBundle:
             BundleError: a file is missing or changed, the weights do not fit, or the probe is answered differently.
         """
         manifest = SliceManifest.read(folder)
-        manifest.verify_files()
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        try:
-            tensors = load_file(folder / "weights.safetensors")
-            probe = load_file(folder / "probe.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise BundleError(f"the weights of {folder} cannot be read: {error}.") from error
+        tensors, probe = stored_tensors(manifest)
         tables = {name: values.float().numpy() for name, values in tensors.items() if name.startswith("calibration.")}
-        bundle = cls(manifest, network_of(manifest, tensors, chosen), VennAbers.of(tables, len(manifest.classes)))
+        network = network_of(manifest, tensors, device_of(device))
+        bundle = cls(manifest, network, VennAbers.of(tables, len(manifest.classes)))
         _check_probe(probe, manifest)
         bundle.replay(probe)
         return bundle
@@ -135,12 +129,7 @@ class SliceBundle:
         """
         found = self.network.probabilities(probe["slices"].float().numpy(), probe["clinical"].double().numpy())
         difference = float(np.abs(found - probe["probabilities"].double().numpy()).max())
-        if not difference <= self.manifest.probe_tolerance:
-            raise BundleError(
-                f"the bundle {self.manifest.name} {self.manifest.version} does not replay its probe: probabilities "
-                f"differ by {difference:.4f}, {self.manifest.probe_tolerance} is allowed. Do not use it here; check "
-                "the versions of torch and timm against the bundle's."
-            )
+        check_replayed(self.manifest, difference, "probabilities")
 
     def sharing(self, others: Sequence["SliceBundle"]) -> "SliceBundle":
         """The same with the backbone of another bundle where it is the same one: held and run once."""

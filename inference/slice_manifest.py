@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.bundle_files import device_uid, flag, number, positive, read_values, text, verify, whole
-from inference.errors import BundleError
+from inference.bundle_files import AnyManifest, flag, number, positive, read_typed, text, whole
 from inference.findings import ModelIdentity
 from inference.volumes import VolumeSpec
 
@@ -26,7 +25,7 @@ _KEYS = (
 
 
 @dataclass(frozen=True)
-class SliceManifest:
+class SliceManifest(AnyManifest):
     """The typed contents of bundle.json.
 
     `target` of TASKS and its `classes` in words, the last one asked for; `backbone`, `settings` and `input` as in
@@ -35,13 +34,8 @@ class SliceManifest:
     `calibration_rows` made the intervals; `probe_tolerance` is a probability.
     """
 
-    folder: Path
-    name: str
-    version: str
-    task: str
     target: str
     classes: tuple[str, ...]
-    synthetic: bool
     backbone: str
     settings: Mapping[str, Any]
     input: Mapping[str, Any]
@@ -53,13 +47,8 @@ class SliceManifest:
     threshold: float | None
     calibration_patients: int
     calibration_rows: int
-    files: Mapping[str, str]
-    probe_tolerance: float
     licence: str
     deployed_use: bool
-    digest: str
-    metrics: Mapping[str, Any]
-    training: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> "SliceManifest":
@@ -68,13 +57,7 @@ class SliceManifest:
         Raises:
             BundleError: missing, not JSON, another format or task, or a key or value that does not fit; says which.
         """
-        values, digest = read_values(folder, _KEYS, FORMAT)
-        try:
-            return cls._typed(folder, values, digest)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise BundleError(
-                f"{folder / 'bundle.json'} has a value that does not fit ({error!r}): export the bundle again."
-            ) from error
+        return read_typed(folder, _KEYS, FORMAT, cls._typed)
 
     @classmethod
     def _typed(cls, folder: Path, values: Mapping[str, Any], digest: str) -> "SliceManifest":
@@ -91,8 +74,6 @@ class SliceManifest:
             raise ValueError(f"threshold {network['threshold']!r} of {len(classes)} classes")
         if values["calibration"]["method"] != METHOD:
             raise ValueError(f"calibration method {values['calibration']['method']!r} is not {METHOD!r}")
-        if "weights.safetensors" not in values["files"] or "probe.safetensors" not in values["files"]:
-            raise ValueError("files must list weights.safetensors and probe.safetensors")
         return cls(
             folder=folder,
             name=text(values, "name"),
@@ -121,14 +102,6 @@ class SliceManifest:
             training=dict(values.get("training", {})),
         )
 
-    def verify_files(self) -> None:
-        """Compare every listed file with its hash.
-
-        Raises:
-            BundleError: a file is missing or has other contents; names the file.
-        """
-        verify(self.folder, self.files)
-
     def identity(self) -> ModelIdentity:
         """Who speaks in a report; the parameters tell what was read, learnt, and how the interval is made."""
         spec = self.volume
@@ -139,15 +112,7 @@ class SliceManifest:
         )
         if self.threshold is not None:
             used += f"; threshold={self.threshold:.4f}"
-        return ModelIdentity(
-            name=self.name,
-            version=self.version,
-            task=self.task,
-            device_uid=device_uid(self.files["weights.safetensors"]),
-            digest=self.digest,
-            parameters=used,
-            synthetic=self.synthetic,
-        )
+        return self.speaker(used)
 
 
 def _classes(values: Mapping[str, Any]) -> tuple[str, ...]:

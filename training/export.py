@@ -143,8 +143,9 @@ def _write_probe(parts: Parts, folder: Path) -> None:
     crops = probe_crops()
     networks = tuple(Network(rounded(model), spec) for _, _, spec, model in parts.networks)
     manifest = Manifest(
-        folder, parts.name, parts.version, "kl", parts.synthetic, (), parts.temperature, parts.decoder,
-        {}, PROBE_TOLERANCE, "", {}, {},
+        folder=folder, name=parts.name, version=parts.version, task="kl", synthetic=parts.synthetic, members=(),
+        temperature=parts.temperature, decoder=parts.decoder, files={}, probe_tolerance=PROBE_TOLERANCE, digest="",
+        metrics={}, training={},
     )  # fmt: skip
     bundle = Bundle(manifest, networks, torch.device("cpu"))
     probabilities = bundle.probabilities(crops.float()[:, None] / 255)

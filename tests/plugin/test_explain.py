@@ -1,7 +1,6 @@
 """`genu explain`: the page in a real browser, the picture pixel by pixel, and no identity in either."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import unescape
@@ -32,6 +31,7 @@ from inference.studies import select
 from plugin import cli, explain, explain_page, explain_picture
 from plugin.explain import Page, pages_of
 from tests import phantoms
+from tests.browser import chromium
 from tests.dicom_templates.factory import STAND_IN, header, image, knee, study, uid
 from tests.dicom_templates.test_film_drawing import places
 from tests.judging import judged
@@ -84,13 +84,7 @@ def words(html: str) -> str:
 @pytest.fixture(scope="module")
 def browse() -> Iterator[Browser]:
     """Open a file: its text as it is shown, what went wrong or was asked for besides the file, a screenshot."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as running:
 
         def browse(path: Path) -> tuple[str, list[str], bytes]:
             shown = running.new_page(viewport={"width": 1180, "height": 900})
@@ -111,7 +105,6 @@ def browse() -> Iterator[Browser]:
             return text, troubles, shot
 
         yield browse
-        running.close()
 
 
 def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browser, tmp_path: Path) -> None:

@@ -1,16 +1,15 @@
 """Orthanc Explorer in a real Chromium: the state of a study, the button, reasons. Screenshots: out/orthanc-test."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 from pydicom import Dataset
 
 from tests import phantoms
+from tests.browser import chromium
 from tests.plugin.orthanc_genu import GenuOrthanc, genu_orthanc
 from tests.plugin.orthanc_rig import PASSWORD, ROOT, USER
 
@@ -21,16 +20,8 @@ ONCE = pytest.mark.parametrize("site", ["installed"], indirect=True, scope="modu
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    options = ["--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    if os.geteuid() == 0:
-        options.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=options)
+    with chromium("--disable-gpu") as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module", params=["installed", "trixie"])

@@ -5,7 +5,6 @@ Screenshots: out/readers-test.
 
 import http.client
 import json
-import os
 import re
 import shutil
 import signal
@@ -21,9 +20,10 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Response, expect
 
 from inference.errors import DataError, UsageError
+from tests.browser import chromium
 from tests.training import made_readers
 from training import cli
 from training.readers import STRATA, Bench, read_bench, read_truth
@@ -53,16 +53,8 @@ def bench(drawn: Path, tmp_path: Path) -> Bench:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    options = ["--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    if os.geteuid() == 0:
-        options.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=options)
+    with chromium("--disable-gpu") as running:
         yield running
-        running.close()
 
 
 @pytest.fixture

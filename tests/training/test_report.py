@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 from inference.errors import DataError
+from tests.browser import chromium
 from tests.training.made_runs import about, constants, knees_of, write_run
 from training import cli, cv_families
 from training.cv_evidence import read_evidence
@@ -36,13 +36,7 @@ Browser = Callable[..., tuple[str, list[str], bytes]]
 @pytest.fixture(scope="module")
 def browse() -> Iterator[Browser]:
     """Open a page: its text, what went wrong or was asked for besides the file, a screenshot."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with chromium() as running:
 
         def browse(path: Path, width: int = 1180, media: str = "screen") -> tuple[str, list[str], bytes]:
             shown = running.new_page(viewport={"width": width, "height": 900})
@@ -65,7 +59,6 @@ def browse() -> Iterator[Browser]:
             return text, troubles, shot
 
         yield browse
-        running.close()
 
 
 @pytest.fixture(scope="module")
