@@ -1,7 +1,7 @@
 """`genu explain`: the page in a real browser, the picture pixel by pixel, and no identity in either."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -31,7 +31,7 @@ from inference.studies import select
 from plugin import cli, explain, explain_page, explain_picture
 from plugin.explain import Page, pages_of
 from tests import phantoms
-from tests.browser import chromium
+from tests.browser import Browse, browsing
 from tests.dicom_templates.factory import STAND_IN, header, image, knee, study, uid
 from tests.dicom_templates.test_film_drawing import places
 from tests.judging import judged
@@ -39,7 +39,6 @@ from tests.judging import judged
 SIZE = (400, 600)
 CANARY = "ZEBRACANARY"
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"&"
-Browser = Callable[[Path], tuple[str, list[str], bytes]]
 
 
 def film(*, written_on: bool = False, refused: bool = True, synthetic: bool = False) -> Page:
@@ -82,35 +81,15 @@ def words(html: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def browse() -> Iterator[Browser]:
-    """Open a file: its text as it is shown, what went wrong or was asked for besides the file, a screenshot."""
-    with chromium() as running:
-
-        def browse(path: Path) -> tuple[str, list[str], bytes]:
-            shown = running.new_page(viewport={"width": 1180, "height": 900})
-            troubles: list[str] = []
-            shown.on("console", lambda said: troubles.append(said.text))
-            shown.on("pageerror", lambda error: troubles.append(str(error)))
-            shown.on("dialog", lambda dialog: troubles.append(dialog.message))
-            shown.on(
-                "request", lambda made: troubles.append(made.url) if made.url[:5] not in ("file:", "data:") else None
-            )
-            shown.goto(path.as_uri())
-            broken = shown.evaluate("[...document.images].filter(i => !i.naturalWidth).length")
-            troubles += [f"{broken} pictures are not shown"] if broken else []
-            wide = shown.evaluate("document.documentElement.scrollWidth - innerWidth")
-            troubles += [f"{wide} pixels too wide"] if wide > 0 else []
-            text, shot = shown.inner_text("body"), shown.screenshot(full_page=True)
-            shown.close()
-            return text, troubles, shot
-
+def browse() -> Iterator[Browse]:
+    with browsing() as browse:
         yield browse
 
 
-def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browser, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browse, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text(explain_page.render(film()), encoding="utf-8")
-    text, troubles, shot = browse(path)
+    text, troubles, shot = browse(path, whole=True)
     assert troubles == []
     for told in (
         "RIGHT KNEE: KELLGREN-LAWRENCE GRADE 2",
@@ -129,7 +108,7 @@ def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browser, tmp_path
     assert places(pixels, KNEE).sum() > 500  # the policy lets pictures and style through
 
 
-def test_a_hostile_value_stays_text(browse: Browser, tmp_path: Path) -> None:
+def test_a_hostile_value_stays_text(browse: Browse, tmp_path: Path) -> None:
     page = film()
     look = replace(
         page.look,

@@ -15,11 +15,12 @@ from inference.reading import read_study
 from plugin import explain, explain_mr, explain_page, explain_picture
 from plugin.explain import Page, pages_of
 from tests import phantoms
+from tests.browser import Browse
 from tests.dicom_templates import mr_findings
 from tests.dicom_templates.mr_findings import pain_classes, progression, series, volume
 from tests.inference.test_mr_scoring import COR, DESS, one_study, random
 from tests.mr_phantoms import Grid, mr_series, write
-from tests.plugin.test_explain import Browser, browse, words
+from tests.plugin.test_explain import browse, words
 
 __all__ = ["browse"]
 CANARY = "ZEBRACANARY"
@@ -115,11 +116,11 @@ def test_the_sheet_has_every_slice_with_its_attention() -> None:
     assert explain_mr.sheet(many, 800).shape[1] == 800
 
 
-def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browser, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browse, tmp_path: Path) -> None:
     page, _ = two_knees()
     path = tmp_path / "page.html"
     path.write_text(explain_page.render(page), encoding="utf-8")
-    text, troubles, shot = browse(path)
+    text, troubles, shot = browse(path, whole=True)
     assert troubles == []
     assert "The MR series of this study" in text
     assert len(shot) > 50_000

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from inference.errors import DataError
-from tests.browser import chromium
+from tests.browser import Browse, browsing
 from tests.training.made_runs import about, constants, knees_of, write_run
 from training import cli, cv_families
 from training.cv_evidence import read_evidence
@@ -30,34 +30,11 @@ from training.report_parts import learning
 from training.report_regression import fit_command
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"& $\\frac{1}{"
-Browser = Callable[..., tuple[str, list[str], bytes]]
 
 
 @pytest.fixture(scope="module")
-def browse() -> Iterator[Browser]:
-    """Open a page: its text, what went wrong or was asked for besides the file, a screenshot."""
-    with chromium() as running:
-
-        def browse(path: Path, width: int = 1180, media: str = "screen") -> tuple[str, list[str], bytes]:
-            shown = running.new_page(viewport={"width": width, "height": 900})
-            shown.set_default_timeout(180_000)  # a page of 16,000 pixels on a busy machine
-            shown.emulate_media(media=media)  # type: ignore[arg-type]
-            troubles: list[str] = []
-            shown.on("console", lambda said: troubles.append(said.text))
-            shown.on("pageerror", lambda error: troubles.append(str(error)))
-            shown.on("dialog", lambda dialog: troubles.append(dialog.message))
-            shown.on(
-                "request", lambda made: troubles.append(made.url) if made.url[:5] not in ("file:", "data:") else None
-            )
-            shown.goto(path.as_uri())
-            broken = shown.evaluate("[...document.images].filter(i => !i.naturalWidth || !i.alt).length")
-            troubles += [f"{broken} pictures are not shown or say nothing"] if broken else []
-            wide = shown.evaluate("document.documentElement.scrollWidth - innerWidth")
-            troubles += [f"{wide} pixels too wide"] if wide > 0 else []
-            text, shot = shown.inner_text("body"), shown.screenshot()
-            shown.close()
-            return text, troubles, shot
-
+def browse() -> Iterator[Browse]:
+    with browsing() as browse:
         yield browse
 
 
@@ -84,7 +61,7 @@ def words(path: Path) -> str:
 
 
 @pytest.mark.parametrize(("width", "media"), [(1180, "screen"), (390, "screen"), (794, "print")])
-def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browser, page: Path, width: int, media: str) -> None:
+def test_a_browser_shows_the_page_and_asks_nobody_else(browse: Browse, page: Path, width: int, media: str) -> None:
     text, troubles, shot = browse(page, width, media)
     assert troubles == []
     for told in (
@@ -187,7 +164,7 @@ def test_random_weights_are_named_in_capitals(tmp_path: Path) -> None:
     assert "no constant and no KL-only baseline" in text
 
 
-def test_a_hostile_value_stays_text(browse: Browser, tmp_path: Path) -> None:
+def test_a_hostile_value_stays_text(browse: Browse, tmp_path: Path) -> None:
     run = tmp_path / "made"
     run.mkdir()
     knees = knees_of(24).with_columns(race=pl.lit(HOSTILE))
