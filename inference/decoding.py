@@ -99,7 +99,7 @@ def decode(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> StoredPixels:
     """
     _refuse_unsupported(instance.transfer_syntax_uid)
     expected = pixel_format(instance.header, limits)
-    with open_instance(instance.path, limits, expected.frame_bytes + _SLACK) as opened:
+    with open_instance(instance.path, limits, expected.frame_bytes + _SLACK, instance.place) as opened:
         if opened.instance.sop_instance_uid != instance.sop_instance_uid:
             raise undecodable("The file has changed since its header was read.")
         found = pixel_format(opened.instance.header, limits)
@@ -122,7 +122,7 @@ def decode_frames(instance: Instance, wanted: Sequence[int], limits: Limits = DE
     expected, frames = _multiframe(instance.header, limits)
     if outside := [frame for frame in wanted if not 1 <= frame <= frames]:
         raise undecodable(f"Frame {outside[0]} is wanted of an image with {frames} frames.")
-    with open_instance(instance.path, limits, frames * expected.frame_bytes + _SLACK) as opened:
+    with open_instance(instance.path, limits, frames * expected.frame_bytes + _SLACK, instance.place) as opened:
         found, frames = _multiframe(opened.instance.header, limits)
         if opened.instance.sop_instance_uid != instance.sop_instance_uid or found != expected:
             raise undecodable("The file has changed since its header was read.")
@@ -163,7 +163,8 @@ def _frames_bytes(
 
 def read_dataset(instance: Instance, limits: Limits = DEFAULT_LIMITS) -> Dataset:
     """The header with Pixel Data in it, as pydicom holds it (encapsulated where compressed); raises as `decode`."""
-    with open_instance(instance.path, limits, pixel_format(instance.header, limits).frame_bytes + _SLACK) as opened:
+    expected = pixel_format(instance.header, limits)
+    with open_instance(instance.path, limits, expected.frame_bytes + _SLACK, instance.place) as opened:
         raw = _raw_bytes(opened, pixel_format(opened.instance.header, limits), limits)
         dataset = opened.instance.header
         native = opened.pixels is not None and opened.pixels.length is not None

@@ -11,9 +11,10 @@ import stat
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -48,12 +49,20 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EINTR, errno.EAGAIN})
 
 
+class Place(Protocol):
+    """Where a file's bytes are when they are in no local file of their own, as in an archive or a store."""
+
+    def open(self, limits: Limits) -> AbstractContextManager[tuple[ByteSource, int]]:
+        """The bytes and how many they are; raises OSError, UnreadableError and ResourceError."""
+
+
 @dataclass(frozen=True, eq=False)
 class Instance:
     """The header of one readable DICOM file.
 
     `header` has no pixel data, no private elements, and `file_meta` set; `damaged` names the elements that were left
-    out because their values cannot be converted to their VR.
+    out because their values cannot be converted to their VR. Where there is a `place`, the bytes are there, and `path`
+    is only what the file is called.
     """
 
     path: Path
@@ -64,6 +73,7 @@ class Instance:
     study_instance_uid: str
     transfer_syntax_uid: str
     damaged: tuple[str, ...] = ()
+    place: Place | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,34 +86,46 @@ class OpenInstance:
     encoding: Encoding
 
 
-def read_instance(path: Path, limits: Limits = DEFAULT_LIMITS) -> Instance:
-    """The header of one file.
+def read_instance(path: Path, limits: Limits = DEFAULT_LIMITS, place: Place | None = None) -> Instance:
+    """The header of one file, or of what is at `place` and called `path`.
 
     Raises UnreadableError when the file is no DICOM object that can be trusted within `limits`, and ResourceError when
     this machine is short of descriptors or its disk fails.
     """
-    with open_instance(path, limits) as opened:
+    with open_instance(path, limits, place=place) as opened:
         return opened.instance
 
 
 @contextmanager
-def open_instance(path: Path, limits: Limits = DEFAULT_LIMITS, pixel_bytes: int = 0) -> Iterator[OpenInstance]:
+def open_instance(
+    path: Path, limits: Limits = DEFAULT_LIMITS, pixel_bytes: int = 0, place: Place | None = None
+) -> Iterator[OpenInstance]:
     """The header, with the file held open so that pixels can be read; raises as `read_instance`.
 
     `pixel_bytes` is how much a deflated data set may grow beyond the header's limit.
     """
+    try:
+        with _local(path) if place is None else place.open(limits) as (source, size):
+            if size == 0:
+                raise unreadable("The file is empty. Send the image again.")
+            if size > limits.max_file_bytes:
+                raise unreadable(f"The file is larger than the limit of {limits.max_file_bytes} bytes.")
+            opened = _parse(path, source, limits, pixel_bytes)
+            if place is not None:
+                opened = replace(opened, instance=replace(opened.instance, place=place))
+            yield opened
+    except OSError as error:
+        raise _os_error(error) from None
+
+
+@contextmanager
+def _local(path: Path) -> Iterator[tuple[ByteSource, int]]:
     descriptor = _open(path)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise unreadable("The path is not a regular file. Give a DICOM file or a folder of them.")
-        if status.st_size == 0:
-            raise unreadable("The file is empty. Send the image again.")
-        if status.st_size > limits.max_file_bytes:
-            raise unreadable(f"The file is larger than the limit of {limits.max_file_bytes} bytes.")
-        yield _parse(path, FileSource(descriptor, status.st_size), limits, pixel_bytes)
-    except OSError as error:
-        raise _os_error(error) from None
+        yield FileSource(descriptor, status.st_size), status.st_size
     finally:
         os.close(descriptor)
 
@@ -125,7 +147,7 @@ def _os_error(error: OSError) -> UnreadableError | ResourceError:
     return unreadable(f"The file cannot be opened ({name}). Check that it exists and may be read.")
 
 
-def _parse(path: Path, file: FileSource, limits: Limits, pixel_bytes: int) -> OpenInstance:
+def _parse(path: Path, file: ByteSource, limits: Limits, pixel_bytes: int) -> OpenInstance:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values, and values may be names
         meta, start = _file_meta(file, limits)
