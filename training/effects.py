@@ -26,6 +26,7 @@ import numpy as np
 import polars as pl
 
 from inference.errors import DataError
+from training.cv_evidence import read_evidence
 from training.cv_run import CVRun
 from training.predictions import Predictions, in_order, read_predictions, systems_of
 from training.regression_samples import Floats
@@ -92,6 +93,7 @@ def recover(run: CVRun, truth: Path) -> Recovery:
     Raises:
         DataError: the truth cannot be read or is of other knees, or its pain is not the cohort's.
     """
+    inputs = read_evidence(run.folder).inputs  # by their hashes the report knows figures of other predictions
     knees = run.knees()
     effects, known = _read_truth(truth)
     case = _case(knees, known, truth)
@@ -104,7 +106,7 @@ def recover(run: CVRun, truth: Path) -> Recovery:
     for system in readers:
         rows += _image_rows(case, system, readings[system.system], effects["image"], chosen=system.system == best)
     result = Recovery(tuple(rows), len(knees), case.bootstrap.patients, tuple(_failures(rows, effects["image"])))
-    write(run.folder / FOLDER, result, effects)
+    write(run.folder / FOLDER, result, effects, inputs)
     return result
 
 
@@ -296,15 +298,13 @@ def _failures(rows: Sequence[Row], planted: float) -> list[str]:
     return found
 
 
-def write(
-    folder: Path, result: Recovery, effects: Mapping[str, float], inputs: Mapping[str, str] | None = None
-) -> None:
+def write(folder: Path, result: Recovery, effects: Mapping[str, float], inputs: Mapping[str, str]) -> None:
     """Write the figures into a folder, as JSON and CSV; `inputs` are SHA-256 of the files that they come from."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [asdict(row) for row in result.rows]
     pl.DataFrame(rows, infer_schema_length=None).write_csv(folder / CSV)
     content = {
         "planted": dict(effects), "recovered": result.recovered, "failures": list(result.failures),
-        "knees": result.knees, "patients": result.patients, "rows": rows, "inputs": dict(inputs or {}),
+        "knees": result.knees, "patients": result.patients, "rows": rows, "inputs": dict(inputs),
     }  # fmt: skip
     (folder / JSON).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

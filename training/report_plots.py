@@ -24,6 +24,7 @@ from training.resampling import Floats
 Interval = Sequence[float | None]  # value, low, high
 INK, GREY, LIGHT, BAND = "#14161A", "#6B717B", "#DFE2E7", "#F5D9A8"
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_WHOLE: Final = 30  # points: a longer scale has too many values for a bin each
 MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
 
 
@@ -162,7 +163,7 @@ def system_panels(
         figure.suptitle(textwrap.shorten(title, 90), fontsize=11, fontweight="bold", x=0.01, ha="left")
         first, second, third = (figure.add_subplot(1, 3, number) for number in (1, 2, 3))
         columns = np.linspace(low, high, 41)
-        rows = np.arange(low - scale.step / 2, high + scale.step, scale.step)
+        rows = edges_of(truth, low, high)
         counts, _, _ = np.histogram2d(mean.clip(low, high), truth, bins=(columns, rows))
         shades = np.ma.masked_equal(counts.T, 0)
         mesh = first.pcolormesh(columns, rows, shades, cmap="cividis_r", norm=PowerNorm(0.5, vmin=0))
@@ -185,7 +186,8 @@ def system_panels(
 
 def _errors(axes: Axes, truth: Floats, mean: Floats, constant: Floats | None, scale: Scale) -> None:
     # Bins as wide as the steps of the scores: narrower ones would show nothing but that scores are whole numbers.
-    reach = scale.step * np.ceil(float(np.abs(mean - truth).max()) / scale.step + 0.5)
+    largest = max(float(np.abs(one - truth).max()) for one in (mean, constant) if one is not None)
+    reach = scale.step * np.ceil(largest / scale.step + 0.5)
     edges = np.arange(-reach - scale.step / 2, reach + scale.step, scale.step)
     axes.hist(mean - truth, bins=edges.tolist(), color=COLOURS[5], label="this system")
     if constant is not None:
@@ -232,12 +234,25 @@ def curves(points: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[flo
     return drawn.getvalue()
 
 
+def edges_of(truth: Floats, low: float, high: float) -> Floats:
+    """Edges of bins of one width that leave no value out, (bins + 1,).
+
+    A bin a value where scores are few whole numbers (0 to 10, 0 to 20), else twenty from end to end.
+
+    Args:
+        truth: (N,) the values. low, high: limits of the scale; values beyond them widen it.
+    """
+    low, high = min(low, float(truth.min())), max(high, float(truth.max()))
+    if high - low <= _WHOLE and np.array_equal(truth, truth.round()):
+        return np.arange(np.floor(low) - 0.5, np.ceil(high) + 1)
+    room = 0.5 if low == high else 0.0
+    return np.linspace(low - room, high + room, 21)
+
+
 def histogram(truth: Floats, limits: Sequence[float], label: str) -> bytes:
     """How often each value of the target occurs."""
-    low, high = limits
     with drawing(6.5, 2.3) as (figure, drawn):
         axes = figure.add_subplot()
-        edges = np.arange(low - 0.5, high + 1.0, max((high - low) / 10, 1e-9))
-        axes.hist(truth, bins=edges.tolist(), color=COLOURS[0], rwidth=0.85)
+        axes.hist(truth, bins=edges_of(truth, *limits).tolist(), color=COLOURS[0], rwidth=0.85)
         axes.set(xlabel=label, ylabel="knees")
     return drawn.getvalue()

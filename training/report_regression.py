@@ -11,6 +11,7 @@ from training.published import Published
 from training.report_numbers import number, signed, with_interval
 from training.report_page import Cell, Heading, Part, Picture, Points, Row, Section, Table, Text
 from training.report_parts import learning
+from training.report_recovery import planted
 
 Figures = Mapping[str, Any]
 _CONSTANT: Final = "constant_mean"
@@ -67,6 +68,7 @@ def sections(evidence: Evidence, figures: Figures, published: Sequence[Published
     return [
         Section("figures", "Systems beside baselines", list(_figures(figures, published, _unit(evidence)))),
         Section("differences", "Better than knowing nothing, or the grade?", list(_differences(evidence, figures))),
+        *planted(evidence),
         Section("groups", "Signed error by age, sex, race and grade", list(_groups(figures, _unit(evidence)))),
         Section("calibration", "Calibration and errors", list(_calibration(evidence, figures))),
         Section("folds", "Folds and learning", [*_folds(figures, _unit(evidence)), *learning(evidence)]),

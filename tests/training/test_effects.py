@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,14 @@ from threadpoolctl import threadpool_limits
 
 from inference.errors import DataError
 from tests.training.pain_cases import people, vectors, write_cohort, write_store
-from training import cv_fit, cv_run, effects
+from training import cv_fit, cv_run, effects, report_regression
 from training.cli import main
+from training.cv_evaluate import figures_of
+from training.cv_evidence import read_evidence
+from training.predictions import read_predictions, write_predictions
 from training.regression_ridge import RidgeHead
+from training.report_page import Table, Text
+from training.report_recovery import planted
 from training.resampling import PatientBootstrap
 from training.systems import BASELINES, System
 
@@ -47,6 +53,23 @@ def made(folder: Path, *, blind: bool = False, ungraded: bool = True, **planted:
         System("image_kl_net", "image and KL", "baseline", RidgeHead(("image", "grades")), "net"),
     ]
     return cv_fit.fit_systems(run, systems, lambda _: None), folder / "truth.json"
+
+
+def test_the_report_shows_what_was_planted_until_there_are_other_predictions(tmp_path: Path) -> None:
+    run, truth = made(tmp_path)
+    assert planted(read_evidence(run.folder)) == [], "nothing was held against a truth yet"
+    effects.recover(run, truth)
+    evidence = read_evidence(run.folder)
+    sections = {one.name: one for one in report_regression.sections(evidence, figures_of(evidence), [])}
+    (table,) = (part for part in sections["planted"].parts if isinstance(part, Table))
+    row = next(row for row in table.rows if row.title.text == "points a grade, by the cohort's KL")
+    assert [cell.text for cell in (row.cells[0], *row.cells[2:])] == ["1.00", "cover what was planted", "yes"]
+    assert {row.title.small for row in table.rows} >= {"the cohort's table", "image", "image and KL"}
+    told = read_predictions(run.folder, "net")
+    assert told.mean is not None
+    write_predictions(run.folder, replace(told, mean=told.mean[::-1].copy()))
+    ((stale,),) = (section.parts for section in planted(read_evidence(run.folder)))
+    assert isinstance(stale, Text) and "run `genu-train recover` again" in stale.text
 
 
 def test_what_was_planted_is_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,16 +9,18 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from inference.errors import DataError
 from tests.browser import Browse, browsing
 from tests.training.made_runs import about, constants, knees_of, write_run
-from training import cli, cv_families
+from training import cli, cv_families, report_plots
 from training.cv_evidence import read_evidence
 from training.cv_families import Evaluation
 from training.predictions import Predictions, write_predictions
@@ -263,6 +265,60 @@ def test_the_command_of_the_fit_is_told(tmp_path: Path) -> None:
     )
     options = cli.parser().parse_args(words[1:])  # it is one that genu-train takes
     assert options.seed == 0 and options.bounds == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("values", "limits", "bins"),
+    [
+        (np.arange(11), (0, 10), 11),  # pain
+        (np.arange(21), (0, 20), 21),  # WOMAC pain
+        (np.arange(37) * 100 / 36, (0, 100), 20),  # KOOS pain
+        (np.arange(5), (0, 4), 5),  # KL
+        (np.array([-2.5, 0.0, 12.0]), (0, 10), 20),
+        (np.array([0.25, 0.25]), (0.25, 0.25), 20),
+    ],
+)
+def test_no_value_is_missing_from_the_picture_of_the_target(
+    values: np.ndarray, limits: tuple[float, float], bins: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[float] = []
+    plain = Axes.hist
+
+    def hist(axes: Axes, *args: Any, **more: Any) -> Any:
+        found = plain(axes, *args, **more)
+        counted.extend(np.ravel(found[0]).tolist())
+        return found
+
+    monkeypatch.setattr(Axes, "hist", hist)
+    report_plots.histogram(values.astype(np.float64), limits, "points")
+    assert sum(counted) == len(values) and len(counted) == bins
+    if len(values) == bins:
+        assert counted == [1] * bins, "a bin a value, none fuller than another"
+    edges = report_plots.edges_of(values.astype(np.float64), *limits)
+    assert np.allclose(np.diff(edges), edges[1] - edges[0])
+
+
+def test_no_error_is_missing_from_the_picture_of_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the constant neither, whose errors are larger than those of a good system; and no observed top score."""
+    counted: list[float] = []
+    plain, plain_2d = Axes.hist, np.histogram2d
+
+    def hist(axes: Axes, *args: Any, **more: Any) -> Any:
+        found = plain(axes, *args, **more)
+        counted.append(float(np.sum(found[0])))
+        return found
+
+    def histogram2d(*args: Any, **more: Any) -> Any:
+        found = plain_2d(*args, **more)
+        counted.append(float(found[0].sum()))
+        return found
+
+    monkeypatch.setattr(Axes, "hist", hist)
+    monkeypatch.setattr(np, "histogram2d", histogram2d)
+    truth = np.arange(21.0)
+    scale = report_plots.Scale((0, 20), "points", (0, 20))
+    report_plots.system_panels("one", truth, truth + 0.1, np.full(21, 10.0), [], scale)
+    assert counted == [21, 21, 21]
 
 
 @pytest.mark.parametrize(
