@@ -58,6 +58,8 @@ def made_slice_run(folder: Path, made: MadeSlices = MadeSlices()) -> tuple[Path,
     table = _cohort(made, spot, rng)
     (folder / "cohort").mkdir()
     table.write_parquet(folder / "cohort" / "cohort.parquet")
+    told = {"source": "table", "data": "Made series", "licence": "by nobody's leave"}
+    (folder / "cohort" / "cohort.json").write_text(json.dumps(told), "utf-8")
     store = folder / "slices"
     store.mkdir()
     for uid, values in zip(table["SeriesInstanceUID"], features, strict=True):

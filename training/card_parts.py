@@ -38,6 +38,15 @@ def systems_table(figures: Mapping[str, Any], system: str, names: Mapping[str, s
         yield f"| {name}{mark} | {' | '.join(estimated(row[key]) for key in names)} |"
 
 
+def data_source(data: Mapping[str, Any]) -> Iterator[str]:
+    """Whose data were learnt from, and under which licence; `data` as `Origin.to_json` writes it."""
+    name, licence = plain(data["name"]), plain(data["licence"])
+    if data["made"]:
+        yield f"Source of the data: **made knees** (`genu-train synth`), no patient's, in the form of: {name}."
+        return
+    yield f"Source of the data: {name} (cohort `{data['source']}`). Licence of the data: {licence}."
+
+
 def hashes(bundle: Mapping[str, Any]) -> Iterator[str]:
     """The files and the weights that the backbone was read from."""
     yield "## Files"

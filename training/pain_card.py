@@ -4,7 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.card_parts import chosen, estimated, excluded_use, flow_of, hashes, opening, plain, systems_table
+from training.card_parts import (
+    chosen,
+    data_source,
+    estimated,
+    excluded_use,
+    flow_of,
+    hashes,
+    opening,
+    plain,
+    systems_table,
+)
 from training.cv_evidence import Evidence, title_of
 from training.cv_run import CVRun
 from training.embeddings import FINE_TUNED
@@ -77,6 +87,8 @@ def _data(facts: CardFacts) -> Iterator[str]:
         f"{training['folds']} patient-grouped folds, seed {training['seed']}. KL grades: {training['grades']}. "
         f"SHA-256 of cohort.parquet: `{training['cohort_sha256']}`."
     )
+    yield ""
+    yield from data_source(training["data"])
     flow = flow_of(run.cohort)
     if flow is not None:
         yield ""

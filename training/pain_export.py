@@ -23,11 +23,12 @@ from inference.frozen import FrozenBackbone, rebuild, weights_of
 from inference.pain import PainBundle, PainNetwork
 from inference.pain_heads import ScoreHead
 from inference.pain_manifest import FORMAT, TASK, HeadFacts
+from training.cohort_origin import origin_of
 from training.cv_evaluate import figures_of
 from training.cv_evidence import Evidence, read_evidence
 from training.cv_run import CVRun, read
 from training.embed_weights import weights_again
-from training.embeddings import EmbeddingSpec, EmbeddingStore
+from training.embeddings import UNMARKED, EmbeddingSpec, EmbeddingStore, sentences_digest
 from training.export import check_out, probe_crops, replacing
 from training.final_head import FINAL, JSON, FinalHead, read_head
 from training.finetune_final import is_fine_tuned, read_final
@@ -120,6 +121,8 @@ def _source(folder: Path, system: str, weights: str | None) -> _Source:
     told = found[system].about.get("specification", store.spec.digest)
     if told != store.spec.digest:
         raise DataError(f"{store.folder} was embedded anew, in another way, since {system} was fitted: fit it again.")
+    if head.features == "fused" and found[system].about.get("sentences", UNMARKED) != sentences_digest():
+        raise DataError(f"{system} was fitted with other descriptions of knees than this version's: fit it again.")
     backbone = weights_again(store.spec, weights)
     return _Source(run, evidence, found[system], head, store.spec, backbone, _texts(store, head))
 
@@ -206,6 +209,7 @@ def _values(source: _Source, name: str, version: str, files: Mapping[str, str]) 
             "folds": run.folds,
             "seed": run.seed,
             "chosen": dict(head.chosen),
+            "data": origin_of(run.cohort, run.cohort_sha256).to_json(),
             "cohort_sha256": run.cohort_sha256,
             "left_out": dict(run.left_out),
             "grades": "the cohort's" if run.grades is None else "genu-train grade",

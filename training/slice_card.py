@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference.mr_sequences import MRSequence
-from training.card_parts import chosen, estimated, excluded_use, flow_of, hashes, opening, plain, systems_table
+from training.card_parts import (
+    chosen,
+    data_source,
+    estimated,
+    excluded_use,
+    flow_of,
+    hashes,
+    opening,
+    plain,
+    systems_table,
+)
 from training.predictions import Predictions
 from training.slice_run import SliceRun
 
@@ -93,6 +103,8 @@ def _data(facts: SliceCardFacts) -> Iterator[str]:
         f"patient-grouped folds, seed {training['seed']}. SHA-256 of cohort.parquet: `{training['cohort_sha256']}`, of "
         f"the slice features: `{training['slices_sha256']}`."
     )
+    yield ""
+    yield from data_source(training["data"])
     flow = flow_of(facts.run.cohort)
     if flow is not None:
         yield ""

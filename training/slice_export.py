@@ -20,6 +20,7 @@ from inference.errors import DataError, UsageError
 from inference.frozen import FrozenBackbone, rebuild, weights_of
 from inference.slice_bundle import SliceBundle, SliceNetwork
 from inference.slice_manifest import FORMAT, METHOD, TASKS
+from training.cohort_origin import origin_of
 from training.cv_evaluate import figures_of
 from training.cv_evidence import Evidence, read_evidence
 from training.embed_weights import weights_again
@@ -238,6 +239,7 @@ def _values(source: _Source, name: str, version: str, files: Mapping[str, str]) 
             "seed": run.seed,
             "chosen": dict(nets.chosen),
             "fitting": dict(run.fitting),
+            "data": origin_of(run.cohort, run.cohort_sha256).to_json(),
             "cohort_sha256": run.cohort_sha256,
             "slices_sha256": run.slices_digest,
             "left_out": dict(run.left_out),

@@ -202,6 +202,7 @@ def test_what_is_exported_is_what_the_run_says() -> None:
     assert "SYNTHETIC: RANDOM WEIGHTS OR MADE KNEES" in card
     for said in ("KL grade alone", "(baseline)", "this bundle", "no external validation", "jsw_only", "sex: women"):
         assert said in card
+    assert "Source of the data: Made series (cohort `table`). Licence of the data: by nobody's leave." in card
     assert manifest.files["weights.safetensors"] in card
 
 

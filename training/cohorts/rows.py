@@ -170,6 +170,8 @@ def write(cohort: Cohort, source: Source, rules: Rules, out: Path) -> None:
     (out / "rules.toml").write_text(rules.text, encoding="utf-8")
     content: dict[str, Any] = {
         "source": source.name,
+        "data": rules.data,
+        "licence": rules.licence,
         "made": beside(source.inputs),
         "parameters": dict(rules.parameters),
         "targets": list(cohort.targets),

@@ -19,6 +19,7 @@ from inference.errors import DataError
 
 CONDITIONS = ("one_of", "none_of", "at_least", "at_most", "more_than", "less_than")
 _KEYS = {"name", "sentence", "dropped", "column", "missing", *CONDITIONS}
+NOT_TOLD = "not told"  # where rules say nothing of the data
 _LISTS = ("one_of", "none_of")
 
 
@@ -61,13 +62,18 @@ def _among(column: pl.Expr, values: list[Any]) -> pl.Expr:
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a source: its name, what the flow begins with, parameters, rules in their order."""
+    """The rules of a source: its name, what the flow begins with, parameters, rules in their order.
+
+    data, licence: whose the data are, and under which terms, for model cards.
+    """
 
     source: str
     title: str
     parameters: Mapping[str, Any]
     rules: tuple[Rule, ...]
     text: str = field(repr=False)  # the TOML as it was read, for the copy beside the cohort
+    data: str = NOT_TOLD
+    licence: str = NOT_TOLD
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,16 @@ def read_rules(path: Path, source: str, overrides: Mapping[str, Any] | None = No
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path} has more than one rule of the name {', '.join(twice)}.")
-    return Rules(source, str(content.get("title", source)), parameters, rules, text)
+    data, licence = (_said(path, content, key) for key in ("data", "licence"))
+    return Rules(source, str(content.get("title", source)), parameters, rules, text, data, licence)
+
+
+def _said(path: Path, content: Mapping[str, Any], key: str) -> str:
+    """Words about the data, in one line."""
+    said = content.get(key, NOT_TOLD)
+    if not isinstance(said, str) or not said.strip():
+        raise DataError(f"{path}: {key} is {said!r}; it must be text about the data, or be left out.")
+    return " ".join(said.split())
 
 
 def _rule(path: Path, entry: Mapping[str, Any], parameters: Mapping[str, Any]) -> Rule:
