@@ -39,11 +39,12 @@ def _cohort(options: argparse.Namespace) -> None:
     from training.cohorts import rows
     from training.cohorts.flow import markdown
 
+    rows.check_out(options.out)
     rules = _rules(options)
     source = _read(options, rules)
     cohort = rows.select(source, rules)
     rows.write(cohort, source, rules, options.out)
-    print(markdown(cohort.steps))
+    print(markdown(cohort.steps, source.unread))
     kept = cohort.steps[-1].kept
     rows_are = "" if "SOPInstanceUID" in cohort.knees.columns else f"{len(cohort.knees)} series of "
     print(f"{rows_are}{kept.knees} knees of {kept.patients} patients in {options.out / 'cohort.parquet'}")

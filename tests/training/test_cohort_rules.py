@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.errors import DataError
-from training.cohorts import columns, flow
+from training.cohorts import columns, flow, reading
 from training.cohorts.rules import CONDITIONS, apply, count, read_rules, shipped
 
 HEAD = 'source = "mrkr"\ntitle = "All"\n[parameters]\nwindow = 7\n'
@@ -162,6 +162,6 @@ def test_what_is_no_number_in_range_is_nothing(text: str) -> None:
 def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match="not a table that can be read"):
-        columns.scan(tmp_path / "a.parquet", ["x"])
+        reading.scan(tmp_path / "a.parquet", ["x"])
     with pytest.raises(DataError, match=r"lacks b\.csv; it holds a\.parquet"):
         columns.find_table(tmp_path, "b.csv")

@@ -6,7 +6,7 @@ The picture is drawn as STROBE's flow diagrams are: down the middle what stays, 
 import csv
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 
@@ -24,20 +24,35 @@ _ROW = 0.98  # inches from box to box
 _WIDTH = 10.5  # inches
 
 
-def write(steps: Sequence[Step], out: Path) -> None:
-    """Write flow.csv, flow.md, flow.png and flow.svg into a folder that exists."""
+def write(steps: Sequence[Step], out: Path, unread: Mapping[str, int] | None = None) -> None:
+    """Write flow.csv, flow.md, flow.png and flow.svg into a folder that exists.
+
+    Args:
+        steps: of the rules, in their order.
+        out: the folder.
+        unread: how many values of a table's column could not be read; picture and flow.md tell them.
+    """
     with (out / "flow.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         units = _units(steps[0].kept)
         writer.writerow(["rule", "sentence", *(f"kept_{name}" for name in units), *(f"dropped_{n}" for n in units)])
         writer.writerows((step.name, step.sentence, *astuple(step.kept), *astuple(step.dropped)) for step in steps)
-    (out / "flow.md").write_text(markdown(steps), encoding="utf-8")
-    draw(steps, out / "flow.png")
-    draw(steps, out / "flow.svg")
+    (out / "flow.md").write_text(markdown(steps, unread), encoding="utf-8")
+    draw(steps, out / "flow.png", unread)
+    draw(steps, out / "flow.svg", unread)
 
 
-def markdown(steps: Sequence[Step]) -> str:
-    """The flow as a table: of each rule what stays, and in brackets what it dropped."""
+def notes(unread: Mapping[str, int] | None) -> list[str]:
+    """A sentence for each column of which values could not be read."""
+    return [
+        f"{column}: {times:,} {'value' if times == 1 else 'values'} could not be read and "
+        f"{'counts' if times == 1 else 'count'} as missing."
+        for column, times in (unread or {}).items()
+    ]
+
+
+def markdown(steps: Sequence[Step], unread: Mapping[str, int] | None = None) -> str:
+    """The flow as a table: of each rule what stays, and in brackets what it dropped; below it what was not read."""
     units = _units(steps[0].kept)
     lines = [f"| rule | {' | '.join(units)} |", "|---|" + "---:|" * len(units)]
     for step in steps:
@@ -45,12 +60,14 @@ def markdown(steps: Sequence[Step]) -> str:
         cells = [f"{kept:,} (−{lost:,})" if lost else f"{kept:,}" for kept, lost in pairs]
         title = step.sentence if step is steps[0] else f"**{step.name}**: {step.sentence}"
         lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines += [line for note in notes(unread) for line in ("", note)]
     return "\n".join(lines) + "\n"
 
 
-def draw(steps: Sequence[Step], path: Path) -> None:
+def draw(steps: Sequence[Step], path: Path, unread: Mapping[str, int] | None = None) -> None:
     """Draw the flow; the ending of `path` says how it is stored. The same steps give the same file."""
-    height = _ROW * len(steps) + 0.2
+    below = [line for note in notes(unread) for line in textwrap.wrap(note, 110)]
+    height = _ROW * len(steps) + 0.2 + 0.22 * len(below)
     figure = Figure(figsize=(_WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, _WIDTH)
@@ -66,6 +83,8 @@ def draw(steps: Sequence[Step], path: Path) -> None:
             _arrow(axes, (2.9, above), (5.75, above))
             lines = [*textwrap.wrap(step.loss, 62)[:2], _counts(step.dropped)]
             _box(axes, (8.1, above), 4.6, lines, _DROPPED, bold=False)
+    for number, line in enumerate(below):
+        axes.text(0.45, _ROW * len(steps) + 0.2 + 0.22 * number, line, va="center", fontsize=9, color=_LINE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "genu", "svg.fonttype": "none", "font.family": "DejaVu Sans"}):
         if path.suffix == ".svg":

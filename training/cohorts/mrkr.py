@@ -13,7 +13,18 @@ from typing import Any
 import polars as pl
 
 from inference.errors import DataError
-from training.cohorts.columns import coded, date, find_table, grade, number, scan, truth
+from training.cohorts.columns import (
+    check_ids,
+    coded,
+    find_table,
+    grade,
+    number,
+    odd_truth,
+    truth,
+    with_dates,
+    with_truths,
+)
+from training.cohorts.reading import check_rows, collected, rows, scan
 from training.cohorts.rows import Source, joined, one_knee_a_row, read_index
 
 IMAGES = (
@@ -27,6 +38,7 @@ NEAR_CODES = ("joint_infection", "knee_osteomyelitis", "trauma_lower_extremity")
 ICD = ("empi_anon", "date_anon", "autoimmune", *NEAR_CODES)
 SAME_DAY = ("mean", "max", "min")
 
+_WORDS = {"LEFT": "L", "RIGHT": "R", "BOTH": "B", "BILATERAL": "B"}
 _SIDES: dict[str, str | None] = {"R": "R", "L": "L", "B": "B", "-1": None, "-1.0": None}
 _VIEWS: dict[str, str | None] = {**{view: view for view in "FLSIE"}, "-1": None}
 _IMPLANTS: dict[str, str | None] = {**{side: side for side in ("R", "L", "B", "NL")}, "0": None, "0.0": None}
@@ -43,20 +55,22 @@ def read(tables: Path, index: Path, export: Path, same_day: str = "mean") -> Sou
         same_day: what becomes of differing scores of one side on one day.
 
     Raises:
-        DataError: a table or column is missing, a code is unknown, or tables and export do not meet.
+        DataError: a table or column is missing, empty or cannot be read, a code is unknown, most dates of a column
+            cannot be read, or tables and export do not meet.
     """
     if same_day not in SAME_DAY:
         raise DataError(f"same_day is {same_day!r}; it must be one of {', '.join(SAME_DAY)}.")
     paths = {name: find_table(tables, f"MRKR_{name}.csv") for name in ("image_metadata", "pain", "demographics", "ICD")}
     cleaned: dict[str, int] = {}
+    unread: dict[str, int] = {}
     headers = read_index(index)
-    images = joined(_images(paths["image_metadata"], cleaned), headers, export)
+    images = joined(_images(paths["image_metadata"], cleaned, unread), headers, export)
     pairs = images.join(headers.select("SOPInstanceUID", header="PatientID"), on="SOPInstanceUID")
     cleaned["images whose header names another patient"] = pairs.filter(pl.col("header") != pl.col("PatientID")).height
-    images = images.join(
-        _demographics(paths["demographics"], cleaned), on="PatientID", how="left", maintain_order="left"
-    )
-    images = _with_codes(images, paths["ICD"], cleaned)
+    people = _demographics(paths["demographics"], cleaned)
+    check_ids(images["PatientID"], people["PatientID"], paths["demographics"].name)
+    images = images.join(people, on="PatientID", how="left", maintain_order="left")
+    images = _with_codes(images, paths["ICD"], cleaned, unread)
     knees = one_knee_a_row(images).with_columns(
         kl=pl.when(pl.col("side") == "L").then("kl_left").when(pl.col("side") == "R").then("kl_right"),
         arthroplasty_here=pl.col("arthroplasty").is_not_null()
@@ -64,13 +78,15 @@ def read(tables: Path, index: Path, export: Path, same_day: str = "mean") -> Sou
             value=True
         ),
     )
-    knees = with_nearest(knees, _pain(paths["pain"], cleaned), same_day)
-    return Source("MRKR", knees, ("pain",), (*paths.values(), index), cleaned)
+    scores = _pain(paths["pain"], cleaned, unread)
+    check_ids(images["PatientID"], scores["PatientID"], paths["pain"].name)
+    knees = with_nearest(knees, scores, same_day)
+    return Source("MRKR", knees, ("pain",), (*paths.values(), index), cleaned, unread=unread)
 
 
-def _images(path: Path, cleaned: dict[str, int]) -> pl.DataFrame:
+def _images(path: Path, cleaned: dict[str, int], unread: dict[str, int]) -> pl.DataFrame:
     """One row an image. Exact duplicates are dropped; two different rows of one image are an error."""
-    raw = scan(path, IMAGES).collect()
+    raw = rows(path, IMAGES)
     frame = raw.unique(maintain_order=True)
     cleaned["duplicate image rows dropped"] = len(raw) - len(frame)
     twice = frame.filter(pl.col("SOPInstanceUID_anon").is_duplicated())["SOPInstanceUID_anon"].n_unique()
@@ -82,13 +98,13 @@ def _images(path: Path, cleaned: dict[str, int]) -> pl.DataFrame:
     frame = coded(frame, "laterality", _SIDES, path.name)
     frame = coded(frame, "view_position", _VIEWS, path.name)
     frame = coded(frame, "arthroplasty", _IMPLANTS, path.name)
-    for column in ("horizontal_flip", "weight_bearing", "inverted"):
-        frame = frame.with_columns(truth(pl.col(column)))
+    frame = with_truths(frame, ("horizontal_flip", "weight_bearing", "inverted"), path.name)
+    frame = with_dates(frame, ["StudyDate_anon"], path.name, unread)
     result = frame.select(
         pl.col("SOPInstanceUID_anon").alias("SOPInstanceUID"),
         pl.col("StudyInstanceUID_anon").alias("StudyInstanceUID"),
         pl.col("empi_anon").alias("PatientID"),
-        date(pl.col("StudyDate_anon")).alias("StudyDate"),
+        pl.col("StudyDate_anon").alias("StudyDate"),
         "laterality", "view_position", "weight_bearing", "arthroplasty",
         flipped=pl.col("horizontal_flip").fill_null(value=False),
         inverted=pl.col("inverted").fill_null(value=False),
@@ -106,7 +122,7 @@ def _demographics(path: Path, cleaned: dict[str, int]) -> pl.DataFrame:
     """Sex (M, F) and race of each patient; rows that contradict one another leave both unknown."""
     sex = pl.col("sex").str.to_lowercase().replace_strict(_SEXES, default=None, return_dtype=pl.String)
     race = pl.when(pl.col("race").str.to_lowercase().is_in(["unknown", "unreported", "-1"]).not_()).then(pl.col("race"))
-    frame = scan(path, DEMOGRAPHICS).select(PatientID="empi_anon", sex=sex, race=race).drop_nulls("PatientID").collect()
+    frame = rows(path, DEMOGRAPHICS).select(PatientID="empi_anon", sex=sex, race=race).drop_nulls("PatientID")
     agreed = [pl.when(pl.col(name).drop_nulls().n_unique() == 1).then(pl.col(name).drop_nulls().first()).alias(name)
               for name in ("sex", "race")]  # fmt: skip
     result = frame.group_by("PatientID").agg(agreed)
@@ -117,16 +133,18 @@ def _demographics(path: Path, cleaned: dict[str, int]) -> pl.DataFrame:
     return result
 
 
-def _with_codes(images: pl.DataFrame, path: Path, cleaned: dict[str, int]) -> pl.DataFrame:
+def _with_codes(images: pl.DataFrame, path: Path, cleaned: dict[str, int], unread: dict[str, int]) -> pl.DataFrame:
     """Adds `ever_autoimmune` and for each of NEAR_CODES the days to the nearest code, null where there is none.
 
     A code whose date cannot be read, or an image without one, counts as near (0 days): it cannot be shown to be far.
     """
     flags = ("autoimmune", *NEAR_CODES)
-    rows = scan(path, ICD).select(
-        PatientID="empi_anon", code_date=date(pl.col("date_anon")), **{name: truth(pl.col(name)) for name in flags}
-    )
-    flagged = rows.filter(pl.any_horizontal(flags)).unique().collect()
+    check_rows(path, ["empi_anon"])
+    set_or_odd = [truth(pl.col(name)).fill_null(value=False) | odd_truth(pl.col(name)) for name in flags]
+    flagged = collected(scan(path, ICD).filter(pl.any_horizontal(set_or_odd)).unique(maintain_order=True), path)
+    flagged = with_dates(with_truths(flagged, flags, path.name), ["date_anon"], path.name, unread)
+    flagged = flagged.rename({"empi_anon": "PatientID", "date_anon": "code_date"}).unique(maintain_order=True)
+    check_ids(images["PatientID"], flagged["PatientID"], path.name)
     cleaned["flagged codes without a readable date"] = flagged["code_date"].null_count()
     ever = flagged.filter(pl.col("autoimmune"))["PatientID"].unique()
     images = images.with_columns(ever_autoimmune=pl.col("PatientID").is_in(ever.implode()))
@@ -140,24 +158,26 @@ def _with_codes(images: pl.DataFrame, path: Path, cleaned: dict[str, int]) -> pl
     return images
 
 
-def _pain(path: Path, cleaned: dict[str, int]) -> pl.DataFrame:
+def _pain(path: Path, cleaned: dict[str, int], unread: dict[str, int]) -> pl.DataFrame:
     """Scores that say whose and which side's they are, exact duplicates dropped: PatientID, on, side, own, pain.
 
     Dropped and counted: rows without a side (most of the table), with a side that is none of R, L and B, with a score
     that is no number from 0 to 10 (-1, blanks), without a readable date, of a place that is known not to be a knee
     (knee_pain = 0).
     """
+    check_rows(path, ["empi_anon"])
     raw = scan(path, PAIN)
-    rows = raw.unique()
-    side = pl.col("laterality").str.to_uppercase()
-    frame = rows.filter(side.is_not_null()).collect()
-    total = raw.select(pl.len()).collect().item()
-    distinct = rows.select(pl.len()).collect().item()
+    once = raw.unique()
+    side = pl.col("laterality").str.to_uppercase().replace(_WORDS)
+    frame = collected(once.filter(side.is_not_null()), path)
+    total = collected(raw.select(pl.len()), path).item()
+    distinct = collected(once.select(pl.len()), path).item()
     cleaned["duplicate pain rows dropped"] = total - distinct
     cleaned["pain rows without a side dropped"] = distinct - len(frame)
+    frame = with_dates(with_truths(frame, ["knee_pain"], path.name), ["date_anon"], path.name, unread)
     frame = frame.select(
-        PatientID="empi_anon", on=date(pl.col("date_anon")), laterality=side, pain=number(pl.col("pain_score"), 0, 10),
-        knee=truth(pl.col("knee_pain")),
+        PatientID="empi_anon", on="date_anon", laterality=side, pain=number(pl.col("pain_score"), 0, 10),
+        knee="knee_pain",
     )  # fmt: skip
     for what, keep in {
         "of an unknown side": pl.col("laterality").is_in(["R", "L", "B"]),

@@ -9,36 +9,42 @@ from pathlib import Path
 import polars as pl
 
 from inference.errors import DataError
-from training.cohorts.columns import date, scan
+from training.cohorts.columns import with_dates
+from training.cohorts.reading import collected, scan
 from training.cohorts.rows import read_index
 
 _MONTHS = (0, 12, 24, 36, 48, 72, 96)
 _SERIES = r"(?i)bilateral\s+pa\s+fixed\s+flexion"
 
 
-def read_images(index: Path, export: Path, films: pl.DataFrame) -> tuple[pl.DataFrame, list[Path]]:
+def read_images(
+    index: Path, export: Path, films: pl.DataFrame, unread: dict[str, int]
+) -> tuple[pl.DataFrame, list[Path]]:
     """The films of an export, and the contents.csv files that were read.
 
     Args:
         index: of `genu-train index`.
         export: the folder that was indexed.
         films: PatientID, visit (months) and barcode of the films that were read.
+        unread: gets the counts of dates that cannot be read.
 
     Returns:
         SOPInstanceUID, StudyInstanceUID, path, PatientID, StudyDate, visit (months, null where not known or without
         readings), fixed_flexion, chosen_film.
 
     Raises:
-        DataError: nothing says which series a film is of, or no film is of a visit with readings.
+        DataError: nothing says which series a film is of, no film is of a visit with readings, or a contents.csv or
+            most of its dates cannot be read.
     """
     rows = read_index(index, optional=("StudyDate", "SeriesDescription", "AccessionNumber"))
-    contents, listed = read_contents(export)
+    rows = with_dates(rows, ["StudyDate"], index.name, unread, strict=False)
+    contents, listed = read_contents(export, unread)
     folder = pl.col("path").str.replace_all(r"\\", "/").str.replace(r"/[^/]*$", "")
     rows = rows.with_columns(folder=folder).join(contents, on="folder", how="left", maintain_order="left")
     series = pl.coalesce("listed_series", "SeriesDescription").str.strip_chars()
     rows = rows.with_columns(
         PatientID=pl.coalesce("participant", pl.col("path").str.extract(r"(?:^|/)(9\d{6})/", 1), "PatientID"),
-        StudyDate=pl.coalesce(date(pl.col("listed_date")), date(pl.col("StudyDate"))),
+        StudyDate=pl.coalesce("listed_date", "StudyDate"),
         film=_barcode(pl.coalesce("listed_barcode", "AccessionNumber")),
         fixed_flexion=series.str.contains(_SERIES),
         path_visit=pl.col("path").str.extract(r"(?:^|/)(\d\d)m/", 1).cast(pl.Int32),
@@ -57,32 +63,34 @@ def _barcode(column: pl.Expr) -> pl.Expr:
     return column.str.strip_chars().str.strip_chars_start("0")
 
 
-def read_contents(export: Path) -> tuple[pl.DataFrame, list[Path]]:
+def read_contents(export: Path, unread: dict[str, int]) -> tuple[pl.DataFrame, list[Path]]:
     """The contents.csv files of an export: folder, participant, listed_date, listed_barcode, listed_series.
 
     Raises:
-        DataError: one of them lacks a column.
+        DataError: one of them cannot be read or lacks a column, or most dates cannot be read.
     """
     listed = sorted(path for depth in ("", "*/", "*/*/") for path in export.glob(f"{depth}contents.csv"))
     parts = []
     for path in listed:
         table = scan(
-            path, ("Folder", "ParticipantID", "StudyDate", "SeriesDescription"), ",", ("Barcode", "AccessionNumber")
+            path, ("Folder", "ParticipantID", "StudyDate", "SeriesDescription"), ("Barcode", "AccessionNumber")
         )
         above = path.parent.relative_to(export).as_posix()
         prefix = "" if above == "." else f"{above}/"
-        parts.append(
+        chosen = (
             table.select(
                 folder=pl.lit(prefix) + pl.col("Folder").str.replace_all(r"\\", "/").str.strip_chars("/"),
                 participant="ParticipantID",
                 listed_date="StudyDate",
                 listed_barcode=pl.coalesce("Barcode", "AccessionNumber"),
                 listed_series="SeriesDescription",
-            ).collect()
-        )
+            )
+        )  # fmt: skip
+        parts.append(collected(chosen, path))
     names = ("folder", "participant", "listed_date", "listed_barcode", "listed_series")
     nothing = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
-    return pl.concat([nothing, *parts]).unique("folder", keep="first", maintain_order=True), listed
+    rows = pl.concat([nothing, *parts]).unique("folder", keep="first", maintain_order=True)
+    return with_dates(rows, ["listed_date"], "contents.csv", unread), listed
 
 
 def _chosen(rows: pl.DataFrame, read: pl.DataFrame, export: Path) -> pl.DataFrame:

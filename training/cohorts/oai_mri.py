@@ -59,6 +59,7 @@ def read(tables: Path, index: Path, export: Path, parameters: Mapping[str, Any])
         )
         raise DataError(f"{tables} holds {held}: all three are needed for one visit at least.")
     cleaned: dict[str, int] = {}
+    unread: dict[str, int] = {}
     widths = pl.concat(
         _widths(path, visit, settings.projects, cleaned) for visit, path in found["kxr_qjsw_duryea"].items()
     )
@@ -67,7 +68,7 @@ def read(tables: Path, index: Path, export: Path, parameters: Mapping[str, Any])
     clinical = pl.concat(_clinical(found["AllClinical"][visit], visit, baseline) for visit in visits)
     enrollees = find_table(tables, "Enrollees", "sex and race")
     months = [VISITS[visit] for visit in visits]
-    rows, listed = read_oai_series(index, export, months, settings.least, cleaned)
+    rows, listed = read_oai_series(index, export, months, settings.least, cleaned, unread)
     add = partial(pl.DataFrame.join, how="left", maintain_order="left")
     rows = reduce(lambda frame, table: add(frame, table, on=_KNEE), (widths, grades, clinical), rows)
     rows = add(rows, people(enrollees), on="PatientID")
@@ -77,7 +78,7 @@ def read(tables: Path, index: Path, export: Path, parameters: Mapping[str, Any])
     ).height
     inputs = (*(path for files in found.values() for path in files.values()), enrollees, *listed, index)
     return Source("OAI MRI", rows, (settings.target, *(name for name in TARGETS if name != settings.target)),
-                  inputs, cleaned, _COLUMNS)  # fmt: skip
+                  inputs, cleaned, _COLUMNS, unread)  # fmt: skip
 
 
 _COLUMNS: dict[str, pl.DataType] = {

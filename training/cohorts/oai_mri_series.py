@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from inference.errors import DataError
-from training.cohorts.columns import date
+from training.cohorts.columns import with_dates
 from training.cohorts.oai_images import read_contents
 from training.cohorts.series import read_series
 
@@ -20,7 +20,7 @@ _NAME = rf"^({'|'.join(SEQUENCES)})(?:_(LEFT|RIGHT))?$"
 
 
 def read_oai_series(
-    index: Path, export: Path, visits: Sequence[int], least: int, cleaned: dict[str, int]
+    index: Path, export: Path, visits: Sequence[int], least: int, cleaned: dict[str, int], unread: dict[str, int]
 ) -> tuple[pl.DataFrame, list[Path]]:
     """The series of an export, and the contents.csv files that were read.
 
@@ -30,6 +30,7 @@ def read_oai_series(
         visits: months of the visits that have tables.
         least: slices of a series that may be the last one of its kind; an aborted scan does not replace a whole one.
         cleaned: gets the counts of what was odd.
+        unread: gets the counts of dates that cannot be read.
 
     Returns:
         What `read_series` gives, with PatientID, StudyDate, sequence, side, plane_agrees, visit (months, null where not
@@ -38,8 +39,8 @@ def read_oai_series(
     Raises:
         DataError: no series has a description, or none is of a visit with tables.
     """
-    series = read_series(index)
-    contents, listed = read_contents(export)
+    series = with_dates(read_series(index), ["StudyDate"], index.name, unread, strict=False)
+    contents, listed = read_contents(export, unread)
     at_top = f"{export.resolve().name}/" if export.resolve().name[:2].isdigit() else ""  # an export of one visit
     series = series.join(contents, left_on="path", right_on="folder", how="left", maintain_order="left")
     whole_path = pl.lit(at_top) + pl.col("path") + "/"
@@ -47,7 +48,7 @@ def read_oai_series(
     series = series.with_columns(
         contradicted=(header != list_name).fill_null(value=False), description=pl.coalesce(list_name, header),
         PatientID=pl.coalesce("participant", whole_path.str.extract(r"(?:^|/)(9\d{6})/", 1), "header_patient"),
-        StudyDate=pl.coalesce(date(pl.col("listed_date")), date(pl.col("StudyDate"))),
+        StudyDate=pl.coalesce("listed_date", "StudyDate"),
         months=whole_path.str.extract(r"(?:^|/)(\d\d)m/", 1).cast(pl.Int32),
     )  # fmt: skip
     cleaned["series whose header names another series than contents.csv"] = int(series["contradicted"].sum())

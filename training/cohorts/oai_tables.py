@@ -13,7 +13,8 @@ import polars as pl
 import pyreadstat
 
 from inference.errors import DataError
-from training.cohorts.columns import number, scan, text
+from training.cohorts.columns import number, text
+from training.cohorts.reading import rows as read_rows
 
 PROJECTS = (15, 37, 42)
 VISITS = {"00": 0, "01": 12, "03": 24, "05": 36, "06": 48, "08": 72, "10": 96}  # visit: months after the first
@@ -57,12 +58,14 @@ def read_table(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) 
     """The columns `needed`, as text and under these names; `optional` ones are null where the table lacks them.
 
     Raises:
-        DataError: the table cannot be read or lacks columns; lists what it has.
+        DataError: the table cannot be read, is empty or lacks columns; lists what it has.
     """
-    ending = path.suffix.lower()
-    if ending == ".sas7bdat":
-        return _read_sas(path, needed, optional)
-    return scan(path, needed, "," if ending == ".csv" else "|", optional).collect()
+    if path.suffix.lower() != ".sas7bdat":
+        return read_rows(path, needed, optional)
+    frame = _read_sas(path, needed, optional)
+    if frame.is_empty():
+        raise DataError(f"{path} has no rows: name the folder of the tables that were filled.")
+    return frame
 
 
 def _read_sas(path: Path, needed: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:

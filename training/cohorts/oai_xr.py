@@ -52,13 +52,14 @@ def read(tables: Path, index: Path, export: Path, projects: Sequence[int] = PROJ
             f"{', '.join(clinical) or 'none'}: tables of both are needed for one visit at least."
         )
     cleaned: dict[str, int] = {}
+    unread: dict[str, int] = {}
     for visit in visits:
         read_grades = _grades(readings[visit], visit, projects, cleaned)
         grades.append(read_grades.drop("barcode"))
         films.append(read_grades.select("PatientID", "visit", "barcode").drop_nulls().unique())
         scores.append(_scores(clinical[visit], visit))
     enrollees = find_table(tables, "Enrollees", "sex and race")
-    images, listed = read_images(index, export, pl.concat(films))
+    images, listed = read_images(index, export, pl.concat(films), unread)
     knees = images.with_columns(side=pl.lit(["L", "R"]), bilateral=pl.lit(value=True)).explode("side")
     keys = ["PatientID", "visit", "side"]
     knees = knees.join(pl.concat(grades), on=keys, how="left", maintain_order="left")
@@ -68,7 +69,7 @@ def read(tables: Path, index: Path, export: Path, projects: Sequence[int] = PROJ
         flipped=pl.lit(value=False), inverted=pl.lit(value=False), days_between=pl.lit(None, pl.Int32),
     )  # fmt: skip
     inputs = (*(readings[visit] for visit in visits), *(clinical[visit] for visit in visits), enrollees, *listed, index)
-    return Source("OAI radiographs", knees, TARGETS, inputs, cleaned)
+    return Source("OAI radiographs", knees, TARGETS, inputs, cleaned, unread=unread)
 
 
 def _grades(path: Path, visit: str, projects: Sequence[int], cleaned: dict[str, int]) -> pl.DataFrame:

@@ -30,10 +30,11 @@ from typing import Any
 
 import polars as pl
 
-from inference.errors import DataError
+from inference.errors import DataError, UsageError
 from training.cohorts import flow
 from training.cohorts.columns import sha256
 from training.cohorts.made import beside
+from training.cohorts.reading import collected
 from training.cohorts.rules import Rules, Step, apply
 
 COLUMNS: dict[str, pl.DataType] = {
@@ -60,7 +61,8 @@ _INDEX = ("path", "reason", "SOPInstanceUID", "StudyInstanceUID", "PatientID")
 class Source:
     """What a source found: its knees before any rule, the names of its targets, what was cleaned, the files read.
 
-    `columns` are those of cohort.parquet, with their types, before the targets.
+    `columns` are those of cohort.parquet, with their types, before the targets. `unread` are how many values of a
+    table's column could not be read and count as missing; the flow tells them.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Source:
     inputs: tuple[Path, ...]
     cleaned: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, pl.DataType] = field(default_factory=lambda: dict(COLUMNS))
+    unread: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def read_index(path: Path, optional: Sequence[str] = ()) -> pl.DataFrame:
     frame, there = open_index(path)
     chosen = [*_INDEX, *(name for name in optional if name in there)]
     absent = [pl.lit(None, pl.String).alias(name) for name in optional if name not in there]
-    rows = frame.select(chosen).with_columns(absent).filter(pl.col("reason").is_null()).collect()
+    rows = collected(frame.select(chosen).with_columns(absent).filter(pl.col("reason").is_null()), path)
     return rows.drop("reason").sort("path").unique("SOPInstanceUID", keep="first", maintain_order=True)
 
 
@@ -160,13 +163,29 @@ def select(source: Source, rules: Rules) -> Cohort:
     return Cohort(knees, steps, source.targets)
 
 
+def check_out(out: Path) -> None:
+    """That `out` is a folder or can become one.
+
+    Raises:
+        UsageError: it, or what it would lie in, is a file.
+    """
+    taken = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if taken is not None:
+        raise UsageError(f"--out {out}: {taken} is a file; name a folder.")
+
+
 def write(cohort: Cohort, source: Source, rules: Rules, out: Path) -> None:
-    """Write cohort.parquet, flow.csv, flow.md, flow.png, flow.svg, rules.toml and cohort.json into `out`."""
+    """Write cohort.parquet, flow.csv, flow.md, flow.png, flow.svg, rules.toml and cohort.json into `out`.
+
+    Raises:
+        UsageError: `out`, or what it would lie in, is a file.
+    """
+    check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     part = out / "cohort.parquet.part"
     cohort.knees.write_parquet(part)
     part.replace(out / "cohort.parquet")
-    flow.write(cohort.steps, out)
+    flow.write(cohort.steps, out, source.unread)
     (out / "rules.toml").write_text(rules.text, encoding="utf-8")
     content: dict[str, Any] = {
         "source": source.name,
@@ -177,6 +196,7 @@ def write(cohort: Cohort, source: Source, rules: Rules, out: Path) -> None:
         "targets": list(cohort.targets),
         "counts": asdict(cohort.steps[-1].kept),
         "cleaned": dict(source.cleaned),
+        "unreadable": dict(source.unread),
         "flow": [asdict(step) for step in cohort.steps],
         "inputs": {path.name: sha256(path) for path in source.inputs},
     }

@@ -21,6 +21,11 @@ CONDITIONS = ("one_of", "none_of", "at_least", "at_most", "more_than", "less_tha
 _KEYS = {"name", "sentence", "dropped", "column", "missing", *CONDITIONS}
 NOT_TOLD = "not told"  # where rules say nothing of the data
 _LISTS = ("one_of", "none_of")
+_KINDS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+    ("numbers", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
+    ("texts", lambda value: isinstance(value, str)),
+    ("true and false", lambda value: isinstance(value, bool)),
+)
 
 
 @dataclass(frozen=True)
@@ -133,20 +138,21 @@ def read_rules(path: Path, source: str, overrides: Mapping[str, Any] | None = No
     """
     if not path.is_file():
         raise DataError(f"the rules {path} are missing: leave --rules out for those that come with Genu.")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} is no TOML that can be read ({error}).") from error
     if content.get("source") != source:
         raise DataError(f"{path} holds rules for {content.get('source')!r}; this cohort is of {source!r}.")
-    parameters = dict(content.get("parameters", {}))
+    parameters, entries = content.get("parameters", {}), content.get("rule", [])
+    if not isinstance(parameters, dict):
+        raise DataError(f"{path}: parameters are written as a [parameters] table.")
     unknown = [name for name in overrides or {} if name not in parameters]
     if unknown:
         raise DataError(f"{path} has no parameter {', '.join(unknown)}; it has {', '.join(parameters) or 'none'}.")
     parameters |= overrides or {}
-    entries = content.get("rule", [])
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}: rules are written as [[rule]] tables.")
     rules = tuple(_rule(path, entry, parameters) for entry in entries)
     names = [rule.name for rule in rules]
@@ -197,6 +203,9 @@ def _value(path: Path, name: str, kind: str, value: Any, parameters: Mapping[str
     if kind in _LISTS:
         if not isinstance(value, list) or not value:
             raise DataError(f"{path}, rule {name!r}: {kind} is {value!r}; it must be a list of values.")
+        if not any(all(map(is_one, value)) for _, is_one in _KINDS):
+            kinds = " or ".join(word for word, _ in _KINDS)
+            raise DataError(f"{path}, rule {name!r}: {kind} is {value!r}; all must be of one kind, {kinds}.")
         return value
     if isinstance(value, str):
         if value not in parameters:
@@ -224,13 +233,14 @@ def apply(knees: pl.DataFrame, rules: Rules) -> tuple[pl.DataFrame, list[Step]]:
             raise DataError(
                 f"rule {rule.name!r} asks for the column {rule.column!r}; there are {', '.join(sorted(knees.columns))}."
             )
+        kind = knees.schema[rule.column]
+        odd = f"rule {rule.name!r}: the column {rule.column!r} is of {kind}, which {dict(rule.conditions)} is not."
+        if not kind.is_numeric() and kind != pl.Null and set(rule.conditions) - set(_LISTS):
+            raise DataError(odd)  # polars would compare a date with a number of days since 1970
         try:
             knees = knees.filter(rule.expression())
-        except (pl.exceptions.ComputeError, pl.exceptions.InvalidOperationError) as error:
-            kind = knees.schema[rule.column]
-            raise DataError(
-                f"rule {rule.name!r}: the column {rule.column!r} is of {kind}, which {dict(rule.conditions)} is not."
-            ) from error
+        except pl.exceptions.PolarsError as error:
+            raise DataError(odd) from error
         kept = count(knees)
         steps.append(Step(rule.name, rule.sentence, rule.loss, kept, before.less(kept)))
         before = kept

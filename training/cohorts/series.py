@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from inference.errors import DataError
+from training.cohorts.reading import collected
 from training.cohorts.rows import open_index
 
 COLUMNS: dict[str, pl.DataType] = {
@@ -63,7 +64,7 @@ def read_series(index: Path) -> pl.DataFrame:
         *texts, "SOPInstanceUID", SeriesInstanceUID=uid, header_patient="PatientID", folder=folder(pl.col("path")),
         frames=frames.cast(pl.Int64), plane=plane([pl.col(name) for name in _ORIENTATION if name in there]),
     )  # fmt: skip
-    series = (
+    grouped = (
         rows.drop_nulls("SeriesInstanceUID")
         .group_by("SeriesInstanceUID")
         .agg(
@@ -76,13 +77,13 @@ def read_series(index: Path) -> pl.DataFrame:
                 pl.col("plane").min()
             ),
         )
-        .collect(engine="streaming")
     )  # fmt: skip
+    series = collected(grouped, index, streaming=True)
     if series.is_empty():
         raise DataError(f"{index} names no series: make it again with `genu-train index`.")
     shared = [os.path.commonpath(folders) for folders in series["folders"].to_list()]
     series = series.with_columns(path=pl.Series(shared, dtype=pl.String))
-    series = series.join(_unreadable(frame), on="path", how="left", maintain_order="left")
+    series = series.join(_unreadable(frame, index), on="path", how="left", maintain_order="left")
     return series.with_columns(pl.col("unreadable").fill_null(0)).drop("folders").sort("path", "SeriesInstanceUID")
 
 
@@ -105,7 +106,7 @@ def plane(orientations: Sequence[pl.Expr]) -> pl.Expr:
     return pl.when(pl.all_horizontal(part.is_not_null() for part in normal) & (largest > 0.5)).then(nearest)
 
 
-def _unreadable(frame: pl.LazyFrame) -> pl.DataFrame:
+def _unreadable(frame: pl.LazyFrame, index: Path) -> pl.DataFrame:
     """Files whose header cannot be read, by folder: path, unreadable."""
-    rows = frame.filter(pl.col("reason").is_not_null()).select(path=folder(pl.col("path"))).collect()
+    rows = collected(frame.filter(pl.col("reason").is_not_null()).select(path=folder(pl.col("path"))), index)
     return rows.group_by("path").agg(unreadable=pl.len().cast(pl.Int64))

@@ -18,66 +18,73 @@ import polars as pl
 
 from inference.errors import DataError
 from training.cohorts import series
-from training.cohorts.columns import coded, date, grade, number, scan
+from training.cohorts.columns import check_decimals, coded, grade, number, with_dates, with_numbers
 from training.cohorts.oai_mri import TARGETS as OF_OAI
+from training.cohorts.reading import names, rows
 from training.cohorts.rows import Source
-from training.cohorts.table import SEXES, names, separator
+from training.cohorts.table import SEXES, check_key, check_patients, chosen_targets, further, has
 
 TARGETS = (*OF_OAI, "pain", "womac_pain", "koos_pain", "nrs_pain", "kl")
 _SIDES: dict[str, str | None] = {"L": "L", "R": "R", "left": "L", "right": "R", "-1": None}
 _TEXTS = ("PatientID", "StudyDate", "sequence", "window", "split", "sex", "race")
 _WHOLE = ("visit", "followup")
 _GIVEN = (*_TEXTS, *_WHOLE, *(name for name in series.CLINICAL if name != "sex"))
-_OWN = {"path", "in_export", "labelled", "slices", "unreadable", "plane", "knee", "of_knee", "folder"}  # of the export
+_OWN = {  # of the export: a column of that name is not read
+    "path", "in_export", "labelled", "slices", "unreadable", "plane", "knee", "of_knee", "folder", "StudyInstanceUID",
+    "header_patient", "header_date", "header_name",
+}  # fmt: skip
 
 
 def is_one(table: Path) -> bool:
     """Whether the rows of a table are series rather than images."""
     there = names(table)
-    return not {"SOPInstanceUID", "file"} & set(there) and bool({"SeriesInstanceUID", "folder"} & set(there))
+    of_images = any(has(there, name) for name in ("SOPInstanceUID", "file"))
+    return not of_images and any(has(there, name) for name in ("SeriesInstanceUID", "folder"))
 
 
 def read(table: Path, index: Path, export: Path, targets: Sequence[str] = ()) -> Source:
     """The series of a table.
 
     Args:
-        table: the file; .parquet, .tsv, or else comma-separated.
+        table: the file; .parquet, or text whose header shows what stands between values.
         index: of `genu-train index` over the export.
         export: the folder that was indexed; for messages.
         targets: columns with the labels; the first of them must be there for a series to stay.
 
     Raises:
-        DataError: a column is missing, a side or sex is none, or table and export do not meet.
+        DataError: a column is missing or most of its values cannot be read, a side or sex is none, a patient is named
+            in two ways, or table and export do not meet.
     """
     there = names(table)
-    chosen = tuple(targets) or tuple(name for name in TARGETS if name in there)
-    if not chosen:
-        raise DataError(f"{table} has no target: none of {', '.join(TARGETS)} is among {', '.join(there)}.")
-    key = "SeriesInstanceUID" if "SeriesInstanceUID" in there else "folder"
-    known = {key, "side", *chosen, *_GIVEN}
-    extra = [name for name in there if name not in known | _OWN]
-    optional = [name for name in _GIVEN if name not in chosen]
-    frame = scan(table, (key, "side", *chosen, *extra), separator(table), optional).collect()
+    chosen = chosen_targets(table, there, targets, TARGETS, {*_TEXTS, *_OWN, "SeriesInstanceUID", "side"})
+    key = "SeriesInstanceUID" if has(there, "SeriesInstanceUID") else "folder"
+    extra = further(there, {key, "side", *chosen, *_GIVEN, *_OWN})
+    frame = rows(table, (key, "side", *chosen, *extra), [name for name in _GIVEN if name not in chosen])
+    check_key(frame, key, table)
+    unread: dict[str, int] = {}
     cleaned = {"duplicate rows dropped": len(frame) - len(frame := frame.unique(maintain_order=True))}
     for column, codes in {"side": _SIDES, "sex": SEXES}.items():
         frame = coded(frame, column, codes, table.name)
-    numbers = [name for name in (*_GIVEN, *chosen, *extra) if name not in _TEXTS and name != "kl"]
-    frame = frame.with_columns(
-        *(number(pl.col(name)).alias(name) for name in dict.fromkeys(numbers)), kl=grade(pl.col("kl"))
-    )
-    rows = _joined(frame, series.read_series(index), key, export)
-    rows = rows.with_columns(
+    wanted = {name: number(pl.col(name)) for name in (*_GIVEN, *chosen) if name not in _TEXTS}
+    frame = with_numbers(frame, wanted | {"kl": grade(pl.col("kl"))}, table.name, unread)
+    for name in extra:
+        check_decimals(frame[name], table.name)
+    frame = with_dates(frame, ["StudyDate"], table.name, unread).with_columns(number(pl.col(name)) for name in extra)
+    found = series.read_series(index)
+    found = with_dates(found, ["StudyDate"], index.name, unread, strict=False)
+    joined = _joined(frame, found, key, export, table)
+    joined = joined.with_columns(
         labelled=pl.col(chosen[0]).is_not_null(),
         of_knee=pl.concat_str("PatientID", pl.lit("/"), "side"),
         knee=pl.concat_str("SeriesInstanceUID", "side", "window", separator="/", ignore_nulls=True),
     )
-    rows = rows.with_columns(knee=pl.when(pl.col("side").is_not_null()).then("knee"))
-    if rows["split"].null_count() == len(rows):
-        rows = rows.drop("split")
-    return Source("table", rows, chosen, (table, index), cleaned, series.COLUMNS)
+    joined = joined.with_columns(knee=pl.when(pl.col("side").is_not_null()).then("knee"))
+    if joined["split"].null_count() == len(joined):
+        joined = joined.drop("split")
+    return Source("table", joined, chosen, (table, index), cleaned, series.COLUMNS, unread)
 
 
-def _joined(frame: pl.DataFrame, found: pl.DataFrame, key: str, export: Path) -> pl.DataFrame:
+def _joined(frame: pl.DataFrame, found: pl.DataFrame, key: str, export: Path, table: Path) -> pl.DataFrame:
     """Rows with their series of the export; a series that is not there keeps its name, so that it is counted."""
     headers = found.select(
         "SeriesInstanceUID", "StudyInstanceUID", "path", "slices", "unreadable", "plane", "header_patient",
@@ -97,15 +104,16 @@ def _joined(frame: pl.DataFrame, found: pl.DataFrame, key: str, export: Path) ->
             headers.select("SeriesInstanceUID", folder="path"), on="folder", how="left", maintain_order="left"
         )
         frame = frame.with_columns(pl.col("SeriesInstanceUID").fill_null(pl.col("folder"))).drop("folder")
-    rows = frame.join(headers, on="SeriesInstanceUID", how="left", maintain_order="left")
-    if rows["path"].null_count() == len(rows):
+    result = frame.join(headers, on="SeriesInstanceUID", how="left", maintain_order="left")
+    if result["path"].null_count() == len(result):
         raise DataError(
             f"none of the {len(frame)} series of the table is in the index of {export} ({len(found)} series): table "
             "and files differ, or another export was indexed."
         )
-    return rows.with_columns(
+    check_patients(result, "SeriesInstanceUID", table)
+    return result.with_columns(
         in_export=pl.col("path").is_not_null(),
         PatientID=pl.coalesce("PatientID", "header_patient"),
-        StudyDate=pl.coalesce(date(pl.col("StudyDate")), date(pl.col("header_date"))),
+        StudyDate=pl.coalesce("StudyDate", "header_date"),
         sequence=pl.coalesce("sequence", "header_name"),
     ).drop("header_patient", "header_date", "header_name")
