@@ -293,3 +293,73 @@ def test_tables_of_another_export_are_an_error(tables: Tables) -> None:
     tables.uids = ["9.9"]
     with pytest.raises(DataError, match="none of the 1 images of the tables is in the index"):
         tables.cohort()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("image_metadata", "StudyDate_anon"), ("pain", "date_anon"), ("ICD", "date_anon")]
+)
+def test_most_dates_unreadable_is_an_error_and_one_is_counted(tables: Tables, table: str, column: str) -> None:
+    (row,) = tables.rows[table]
+    row |= {"joint_infection": "1", "date_anon": "1999-01-01"} if table == "ICD" else {}
+    tables.rows[table] = [
+        row,
+        row | {"empi_anon": "7", "SOPInstanceUID_anon": "7.1"},
+        row | {"empi_anon": "8", "SOPInstanceUID_anon": "8.1", column: "soon"},
+    ]
+    assert tables.source().unread == {f"MRKR_{table}.csv: the column {column}": 1}
+    assert len(tables.cohort().knees) == 2
+    tables.rows[table][0] = row | {column: "41275"}
+    with pytest.raises(DataError, match=rf"MRKR_{table}\.csv: the column {column}: 2 of 3 values, such as '41275'"):
+        tables.cohort()
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d 00:00:00.000", "%m/%d/%Y 0:00", "%Y-%m-%dT00:00:00.000000"])
+def test_dates_with_times_are_dates_in_every_table(tables: Tables, form: str) -> None:
+    tables.image(StudyDate_anon=f"{DAY:{form}}")
+    tables.pain({"date_anon": f"{DAY:{form}}"})
+    far = DAY + timedelta(days=400)
+    tables.rows["ICD"].append(CODE | {"joint_infection": "1", "date_anon": f"{far:{form}}"})
+    knees = tables.cohort().knees
+    assert knees.select("StudyDate", "days_between").rows() == [(DAY, 0)] * 2
+
+
+@pytest.mark.parametrize("table", ["image_metadata", "pain", "demographics", "ICD"])
+def test_a_table_of_a_header_only_is_an_error(tables: Tables, table: str) -> None:
+    tables.rows[table] = []
+    with pytest.raises(DataError, match=rf"MRKR_{table}\.csv has no rows"):
+        tables.cohort()
+
+
+@pytest.mark.parametrize("table", ["pain", "demographics", "ICD"])
+def test_patients_without_their_leading_zeros_are_an_error(tables: Tables, table: str) -> None:
+    for rows in tables.rows.values():
+        rows[0]["empi_anon"] = "0012"
+    tables.rows["ICD"][0]["autoimmune"] = "1"
+    tables.rows[table][0]["empi_anon"] = "12"
+    with pytest.raises(DataError, match=rf"MRKR_{table}\.csv writes the patient '0012' as '12'"):
+        tables.cohort()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("image_metadata", "weight_bearing"), ("pain", "knee_pain"), ("ICD", "autoimmune")]
+)
+def test_a_flag_that_is_neither_0_nor_1_is_an_error(tables: Tables, table: str, column: str) -> None:
+    tables.rows[table][0][column] = "perhaps"
+    with pytest.raises(DataError, match=rf"MRKR_{table}\.csv: the column {column} holds 'perhaps' \(1 times\)"):
+        tables.cohort()
+    tables.rows[table][0][column] = "-1"
+    assert tables.source().knees.height == 2
+
+
+def test_sides_may_be_words_in_the_pain_table(tables: Tables) -> None:
+    tables.pain({"laterality": "Left"})
+    assert tables.cohort().knees["side"].to_list() == ["L"]
+
+
+@pytest.mark.parametrize("table", ["image_metadata", "pain", "demographics", "ICD"])
+def test_a_table_of_another_encoding_is_an_error_that_names_the_line(tables: Tables, table: str) -> None:
+    tables.source()
+    path = tables.folder / f"MRKR_{table}.csv"
+    path.write_bytes(path.read_bytes().replace(b"10000001", "1000000é".encode("cp1252")))
+    with pytest.raises(DataError, match=rf"MRKR_{table}\.csv, line 2: the byte 0xE9 is not UTF-8"):
+        mrkr.read(tables.folder, tables.folder / "i.parquet", tables.folder)

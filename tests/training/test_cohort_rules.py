@@ -1,6 +1,7 @@
 """Rules as data: what a file may say, what each condition keeps, and how losses are counted and drawn."""
 
 from dataclasses import astuple
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -82,6 +83,9 @@ def test_losses_are_counted_in_every_unit() -> None:
         ('name = "one"\ncolumn = "value"\nat_most = 7', "lacks sentence"),
         (RULE + 'at_most = "days"', "no parameter"),
         (RULE + "one_of = 3", "list of values"),
+        (RULE + 'one_of = ["F", 1]', r"one_of is \['F', 1\]; all must be of one kind"),
+        (RULE + "none_of = [true, 1]", "all must be of one kind"),
+        (RULE + "one_of = [[1]]", "all must be of one kind"),
         (RULE + "at_most = true", "number or a parameter"),
         (RULE + 'at_most = 7\nmissing = "perhaps"', "drop or keep"),
     ],
@@ -97,6 +101,13 @@ def test_wrong_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[[rule", encoding="utf-8")
     with pytest.raises(DataError, match="no TOML"):
         read_rules(tmp_path / "bad.toml", "mrkr")
+    (tmp_path / "bad.toml").write_bytes('source = "Größe"'.encode("cp1252"))
+    with pytest.raises(DataError, match="no TOML"):
+        read_rules(tmp_path / "bad.toml", "mrkr")
+    for content, message in {"rule = [1]": r"\[\[rule\]\] tables", "parameters = 3": r"\[parameters\] table"}.items():
+        (tmp_path / "bad.toml").write_text(f'source = "mrkr"\n{content}\n', encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            read_rules(tmp_path / "bad.toml", "mrkr")
     with pytest.raises(DataError, match="rules for 'mrkr'"):
         read_rules(shipped("mrkr"), "table")
     with pytest.raises(DataError, match="no parameter days"):
@@ -111,6 +122,11 @@ def test_a_rule_that_does_not_fit_the_source_is_an_error(tmp_path: Path) -> None
         apply(knees([1.0], "other"), rules)
     with pytest.raises(DataError, match=r"of String, which .*at_most.* is not"):
         apply(knees(["a"]), rules)
+    with pytest.raises(DataError, match=r"of Date, which .*at_most.* is not"):
+        apply(knees([date(2012, 3, 1)]), rules)
+    for value, listed in (("a", "[1]"), (True, '["F"]'), (1.0, '["F"]'), ("a", "[true]")):
+        with pytest.raises(DataError, match=r"which .*one_of.* is not"):
+            apply(knees([value]), rules_of(tmp_path, RULE + f"one_of = {listed}"))
 
 
 @pytest.mark.parametrize("source", ["mrkr", "oai_xr", "table"])

@@ -1,5 +1,6 @@
 """Cohorts from a table of one's own, in CSV, tab-separated text and Parquet."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from inference.errors import DataError
 from training import cli
 from training.cohorts import table
 from training.cohorts.rows import Cohort, select
-from training.cohorts.rules import read_rules, shipped
+from training.cohorts.rules import Counts, read_rules, shipped
 
 ROWS: list[dict[str, Any]] = [
     {"SOPInstanceUID": "1.1", "side": "L", "pain": "4", "kl": "2.0", "age": "61", "sex": "female", "split": "train"},
@@ -111,3 +112,91 @@ def test_missing_files_are_errors(index: Path, tmp_path: Path) -> None:
         table.read(tmp_path / "none.csv", index, tmp_path)
     with pytest.raises(DataError, match="genu-train index"):
         table.read(written(tmp_path / "t.csv", ROWS), tmp_path / "none.parquet", tmp_path)
+
+
+def raw(index: Path, text: str, *targets: str) -> Cohort:
+    (index.parent / "raw.csv").write_text(text, encoding="utf-8")
+    return select(table.read(index.parent / "raw.csv", index, index.parent, targets), RULES)
+
+
+RULES = read_rules(shipped("table"), "table")
+
+
+def test_a_study_in_the_table_is_that_of_the_header(index: Path) -> None:
+    rows = [{"SOPInstanceUID": "1.1", "StudyInstanceUID": "77", "side": "L", "pain": "1"}]
+    result = cohort(index, rows)
+    assert result.knees["StudyInstanceUID"].to_list() == ["1"]
+    kept = result.steps[-1].kept
+    assert isinstance(kept, Counts) and kept.studies == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sopinstanceuid,Side,Pain\n1.1,LEFT,4\n",
+        " SOPInstanceUID ; side ; pain \n 1.1 ; left ; 4 \n;;\n",
+        "SOPInstanceUID,side,pain,,note,note\n1.1,l,4.0,,a,b\n1.1,l,4.0,,a,b\n",
+    ],
+)
+def test_names_separators_spaces_and_repeated_rows_do_not_matter(index: Path, text: str) -> None:
+    result = raw(index, text)
+    assert result.knees.select("knee", "pain").rows() == [("1.1/L", 4.0)]
+    assert result.targets == ("pain",)
+
+
+HEAD = "SOPInstanceUID,side,pain,PatientID,StudyDate,flipped,bmi"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "raw.csv has no rows"),
+        (['1.1,L,"4,5",,,,', "1.1,R,4,,,,"], r"the column pain has decimal commas, as in '4,5'"),
+        (['1.1,L,4,,,,"31,5"'], r"the column bmi has decimal commas, as in '31,5'"),
+        (["1.1,L,much,,,,", "1.1,R,some,,,,", "1.2,R,4,,,,"], r"the column pain: 2 of 3 values, such as 'much'"),
+        (["1.1,L,4,,41275,,", "1.1,R,4,,,,"], r"the column StudyDate: 1 of 1 values, such as '41275', are no dates"),
+        (["1.1,L,4,,,mirrored,"], r"the column flipped holds 'mirrored' \(1 times\)"),
+        ([",L,4,,,,", "1.1,R,4,,,,"], r"SOPInstanceUID is empty in 1 row\(s\)"),
+        (["1.1,L,4,0p,,,", "1.2,R,4,,,,"], r"PatientID is empty in 1 row.*'0p' in the table, 'p' in the header"),
+        (["1.1,L,4,7,,,", "1.1,R,4,07,,,"], r"rows of one SOPInstanceUID name different patients, such as '07', '7'"),
+    ],
+)  # fmt: skip
+def test_what_would_drop_or_split_knees_in_silence_is_an_error(index: Path, rows: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        raw(index, "\n".join([HEAD, *rows, ""]))
+
+
+@pytest.mark.parametrize("targets", [("side",), ("pain", "pain"), ("StudyInstanceUID",), ("PatientID", "pain")])
+def test_targets_that_are_no_labels_are_errors(index: Path, targets: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="is no label, or asked for twice"):
+        raw(index, f"{HEAD}\n1.1,L,4,,,,\n", *targets)
+
+
+def test_what_is_not_read_is_told_in_the_flow(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = tmp_path / "raw.csv"
+    rows = ["1.1,L,4,,2012-03-01 00:00:00.000,,", "1.1,R,many,,3/1/2012 0:00,,", "1.2,R,3,,soon,,"]
+    written.write_text("\n".join([HEAD, *rows, ""]), encoding="utf-8")
+    out = tmp_path / "out"
+    arguments = ["--export", tmp_path, "--index", index, "--tables", written, "--out", out]
+    assert cli.main(["cohort", "table", *map(str, arguments)]) == 0
+    said = [
+        "raw.csv: the column pain: 1 value could not be read and counts as missing.",
+        "raw.csv: the column StudyDate: 1 value could not be read and counts as missing.",
+    ]
+    shown = capsys.readouterr().out
+    assert all(line in text for line in said for text in (shown, (out / "flow.md").read_text("utf-8")))
+    assert all(line in (out / "flow.svg").read_text("utf-8") for line in said)
+    unread = json.loads((out / "cohort.json").read_text("utf-8"))["unreadable"]
+    assert unread == {"raw.csv: the column pain": 1, "raw.csv: the column StudyDate": 1}
+    knees = pl.read_parquet(out / "cohort.parquet")
+    assert [str(day) for day in knees["StudyDate"]] == ["2012-03-01", "None"]
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/below"])
+def test_a_file_where_the_folder_is_to_be_is_named_before_anything_is_read(
+    index: Path, tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    arguments = ["--export", tmp_path, "--index", index, "--tables", tmp_path / "none.csv", "--out", tmp_path / out]
+    assert cli.main(["cohort", "table", *map(str, arguments)]) == 2
+    assert "taken is a file; name a folder." in capsys.readouterr().err

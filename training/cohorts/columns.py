@@ -100,8 +100,8 @@ def with_dates(
         first = values.filter(values.str.contains(_DAY_FIRST).fill_null(value=False))
         if len(first) and strict:
             raise DataError(
-                f"{table}: the column {column} has the day before the month, as in {first[0]!r}, so that others would "
-                "be misread: write dates as YYYY-MM-DD."
+                f"{table}: the column {column} has the day before the month, as in {first.min()!r}, so that others "
+                "would be misread: write dates as YYYY-MM-DD."
             )
         frame = frame.with_columns(date(pl.col(column)))
         what = "dates; write them as YYYY-MM-DD" if strict else None
@@ -135,7 +135,7 @@ def check_decimals(values: pl.Series, table: str) -> None:
     numbers = values.cast(pl.Float64, strict=False).is_not_null()
     if comma.any() and (comma | numbers).sum() * 2 >= values.count():
         raise DataError(
-            f"{table}: the column {values.name} has decimal commas, as in {values.filter(comma)[0]!r}: write points."
+            f"{table}: the column {values.name} has decimal commas, as in {values.filter(comma).min()!r}: write points."
         )
 
 
@@ -144,7 +144,7 @@ def _check(before: pl.Series, after: pl.Series, column: str, what: str | None, u
     if not len(odd):
         return
     if what is not None and 2 * len(odd) > before.count():
-        raise DataError(f"{column}: {len(odd)} of {before.count()} values, such as {odd[0]!r}, are no {what}.")
+        raise DataError(f"{column}: {len(odd)} of {before.count()} values, such as {odd.min()!r}, are no {what}.")
     unread[column] = unread.get(column, 0) + len(odd)
 
 

@@ -36,7 +36,7 @@ def names(path: Path) -> list[str]:
     Raises:
         DataError: it is missing, or no table.
     """
-    return [name.strip() for name in _opened(path)[1]]
+    return [_bare(name, path) for name in _opened(path)[1]]
 
 
 def scan(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> pl.LazyFrame:
@@ -58,10 +58,10 @@ def scan(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> pl.
         raise DataError(f"{path}: the column(s) {', '.join(again)} are asked for twice: name each of them once.")
     by_lower: dict[str, list[str]] = {}
     for name in there:
-        by_lower.setdefault(_plain(name, path), []).append(name)
+        by_lower.setdefault(_bare(name, path).lower(), []).append(name)
     missing = [name for name in needed if name.lower() not in by_lower]
     if missing:
-        raise DataError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(there)}.")
+        raise DataError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(map(str.strip, there))}.")
     known = [name for name in wanted if name.lower() in by_lower]
     if twice := [name for name in known if len(by_lower[name.lower()]) > 1]:
         raise DataError(f"{path} has the column(s) {', '.join(twice)} more than once: rename or remove one of them.")
@@ -140,9 +140,9 @@ def _opened(path: Path) -> tuple[pl.LazyFrame, list[str]]:
     return frame, there
 
 
-def _plain(name: str, path: Path) -> str:
-    bare = name if path.suffix.lower() == ".parquet" else _AGAIN.sub("", name)
-    return bare.strip().lower()
+def _bare(name: str, path: Path) -> str:
+    """A column's name as the file has it, without white space around it."""
+    return (name if path.suffix.lower() == ".parquet" else _AGAIN.sub("", name)).strip()
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
