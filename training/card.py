@@ -1,13 +1,17 @@
 """The model card of a bundle, from its run and its figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.config import RunConfig
+from training.config import DataAbout, RunConfig
+from training.provenance import Provenance, origin
 
 
-def model_card(config: RunConfig, metrics: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
+def model_card(config: RunConfig, metrics: Mapping[str, Any], sizes: Mapping[str, int], provenance: Provenance) -> str:
     """Markdown. `sizes` are knees by part ("fit", "tune" and the test split)."""
+    about = provenance.about or DataAbout()
+    mark = "**SYNTHETIC: MADE KNEES. WHAT IT SAYS MEANS NOTHING.**\n\n" if provenance.synthetic else ""
+    films = f" {about.contrast}" if about.contrast else ""
     model, contrast = metrics["model"], metrics["contrast"]
     rows = [_row(f"**{config.name} {config.version}**", model)]
     rows += [_row(name, values) for name, values in metrics["baselines"].items()]
@@ -16,22 +20,20 @@ def model_card(config: RunConfig, metrics: Mapping[str, Any], sizes: Mapping[str
     uncertainty = f"{uncertainty_lines(metrics)}\n\n" if "conformal" in metrics else ""
     return f"""# {config.name} {config.version}: Kellgren-Lawrence grade of one knee
 
-**Research software, not a medical device. Not for diagnosis.**
+{mark}**Research software, not a medical device. Not for diagnosis.**
 
 ## Intended use
 Grades 0 to 4 with calibrated probabilities for one knee on a frontal (AP or PA) radiograph, for research on
 osteoarthritis. Not for children, fractures, implants, or any clinical decision. Whoever uses it looks at the film too.
 
 ## Data
-"Knee Osteoarthritis Severity Grading Dataset", P. Chen, Mendeley Data, DOI 10.17632/56rmx5bjcr.1, CC BY 4.0: crops of
-single knees from frontal radiographs of the Osteoarthritis Initiative (OAI), contrast-equalised by its author.
+{_source(provenance.about)}
 Patients are in one part only: {sizes["fit"]} knees fitted, {sizes["tune"]} held back for calibration, {sizes[test]} in
-`{test}` for the figures below. All are from OAI: **this is no external validation**. Sex, age and race are not in the
-published set, so there are no subgroup figures.
+`{test}` for the figures below. {_population(about)}{_left_out(metrics)}
 
 ## Networks
 {_networks(config)}
-{_origins(config)} Right knees are mirrored to left ones.
+{origin(provenance.initial)} Right knees are mirrored to left ones.
 Temperature {metrics["temperature"]:.3f}, chosen on the held-back patients; the grade is the {metrics["decoder"]} of the
 probabilities.
 
@@ -42,24 +44,22 @@ probabilities.
 
 Recall by grade: {recall}. Calibration error before temperature scaling: {metrics["uncalibrated_ece"]:.3f}.
 
-Confusion (rows: published grade, columns: predicted):
+Confusion (rows: {about.grades} grade, columns: predicted):
 
 | | 0 | 1 | 2 | 3 | 4 |
 |---|---|---|---|---|---|
 {chr(10).join(f"| **{k}** | " + " | ".join(str(v) for v in row) + " |" for k, row in enumerate(model["confusion"]))}
 
-KL 1 ("doubtful") is the weakest grade, as it is for readers.
-
-{uncertainty}## Equalised and other films
+{_weakest(model["recall_by_grade"])}{uncertainty}## Equalised and other films
 {contrast_table(metrics)}
 
-The look-alikes correlate with the published crops at r = {contrast["look_alike_correlation"]:.3f} once they are
-equalised. No film that was never equalised and has a grade was at hand.
+The look-alikes correlate with the {about.grades} crops at r = {contrast["look_alike_correlation"]:.3f} once they are
+equalised.{films}
 
 ## Limits
 Pixels outside of the knee, implants, casts and other views are not recognised by the grader itself. Probabilities are
-calibrated on OAI patients only. Figures are of crops with the knee in their middle; what finding the knee on
-a film adds to the error stands in docs/robustness.md.
+calibrated on {about.population or "these"} patients only. Figures are of crops with the knee in their middle; what
+finding the knee on a film adds to the error stands in docs/robustness.md.
 """
 
 
@@ -131,15 +131,37 @@ def _row(name: str, values: Mapping[str, Any]) -> str:
     )
 
 
-def _origins(config: RunConfig) -> str:
-    """What the networks that ship, or those that they build on, started from."""
-    backbones = {member.backbone for member in config.members if not member.start}
-    known = {
-        "mobilenetv2": "an 8-bit quantised ImageNet MobileNetV2 (Apache-2.0), dequantised",
-        "tf_efficientnet_lite": "TensorFlow's ImageNet EfficientNet-Lite (Apache-2.0)",
-    }
-    found = [text for start, text in known.items() if any(name.startswith(start) for name in backbones)]
-    return f"Started from {', and '.join(found)}." if found else "Started from random weights."
+def _source(about: DataAbout | None) -> str:
+    if about is None:
+        return (
+            "What the knees are, whose they are and under which licence was not told: the run's configuration has no\n"
+            "`[data]` about them."
+        )
+    title = about.title or "A data set whose name was not told"
+    licence = about.licence or "under a licence that was not told"
+    return f"{title}, {licence}: {about.description or 'what it holds was not told.'}"
+
+
+def _population(about: DataAbout) -> str:
+    if about.population:
+        told = f"All are from {about.population}: **this is no external validation**."
+    else:
+        told = "From which population they are was not told: **take it for no external validation**."
+    return f"{told} {about.notes}" if about.notes else told
+
+
+def _left_out(metrics: Mapping[str, Any]) -> str:
+    counts = metrics.get("left_out") or {}
+    if not counts:
+        return ""
+    told = ", ".join(f"{count} {code}" for code, count in counts.items())
+    return f"\n{sum(counts.values())} labelled knees were left out: {told}."
+
+
+def _weakest(recalls: Sequence[float | None]) -> str:
+    known = {grade: value for grade, value in enumerate(recalls) if value is not None}
+    doubtful = min(known, key=lambda grade: known[grade]) == 1
+    return 'KL 1 ("doubtful") is the weakest grade, as it is for readers.\n\n' if doubtful else ""
 
 
 def _networks(config: RunConfig) -> str:

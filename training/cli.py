@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,6 +22,7 @@ from training import (
     effects_cli,
     embed_cli,
     export_cli,
+    export_names,
     finder_cli,
     grade_cli,
     index_cli,
@@ -36,6 +37,9 @@ from training import (
     uncertainty_cli,
 )
 from training.numbers_cli import positive
+
+if TYPE_CHECKING:
+    from training.runs import Run
 
 _console = Console(stderr=True)
 
@@ -99,7 +103,9 @@ def _dicomize_options(commands: Any) -> None:
 
 def _fit_options(commands: Any) -> None:
     fit = commands.add_parser("fit", help="fit a KL grader, or the systems of a cohort; goes on where it stopped")
-    fit.add_argument("--export", type=Path, help="the DICOM export: of the KL grader, or of the fine-tuning")
+    fit.add_argument(
+        "--export", type=export_names.named, help="the DICOM export: of the KL grader (a folder), or of the fine-tuning"
+    )
     fit.add_argument("--index", type=Path, default=None, help="default: EXPORT/index.parquet")
     fit.add_argument("--labels", type=Path, default=None, help="default: EXPORT/labels.csv")
     fit.add_argument("--config", type=Path, default=Path(__file__).parent / "kl.toml", help="the run's TOML file")
@@ -137,6 +143,10 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def _fit_grader(options: argparse.Namespace) -> None:
+    why = (
+        "of cross-validated systems: give --cohort, or leave these out for the KL grader, whose options are --config's."
+    )
+    cv_cli.refuse_systems(options, why, export=False)
     import torch
     from torch import nn
 
@@ -146,22 +156,37 @@ def _fit_grader(options: argparse.Namespace) -> None:
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    export = export_names.folder_of(options.export)
     run = runs.Run(
         folder=options.run,
-        export=options.export,
-        index=options.index or options.export / "index.parquet",
-        labels=options.labels or options.export / "labels.csv",
+        export=export,
+        index=options.index or export / "index.parquet",
+        labels=options.labels or export / "labels.csv",
         initial_weights=tuple(options.initial_weights),
     )
     runs.create(run, options.config)
     with _bar("knees read") as (_, advance):
         parts = runs.data(run, advance)
     print(", ".join(f"{name}: {len(part)} knees" for name, part in parts.items()))
+    _say_what_is_known(run)
     fitted: dict[str, tuple[MemberConfig, nn.Module]] = {}
     for member in run.config.members:
         folder, report = run.folder / member.name, _reporter(member.name, member.epochs)
         model = fit_member(member, parts["fit"], parts["tune"], folder, run.initial_weights, report, fitted)
         fitted[member.name] = (member, model)
+
+
+def _say_what_is_known(run: "Run") -> None:
+    """Knees that were left out, and what the card will not be able to say."""
+    from training import crops, runs
+
+    if line := crops.left_out_line(run.folder):
+        print(line)
+    known = runs.provenance(run)
+    if known.synthetic:
+        print("SYNTHETIC: made knees; what is learnt from them means nothing, and the bundle will say so")
+    if known.about is None:
+        print("the configuration has no [data] about these labels: the model card will say that it was not told")
 
 
 def _reporter(name: str, epochs: int) -> Callable[[dict[str, float]], None]:
@@ -179,6 +204,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from inference.errors import DataError
     from training import runs
     from training.card import contrast_table, uncertainty_lines
+    from training.crops import counted, read_left_out
     from training.evaluate import evaluate
     from training.fit import keep_memory
 
@@ -187,6 +213,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.split not in parts:
         raise DataError(f"there is no split {options.split!r}; there are {', '.join(sorted(parts))}.")
     keep_memory()
+    _say_what_is_known(run)
     metrics = evaluate(
         runs.networks(run),
         parts,
@@ -196,6 +223,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         lambda text: _console.print(text, style="dim"),
     )
     metrics["knees"] = {name: len(part) for name, part in parts.items()}
+    metrics["left_out"] = counted(read_left_out(run.folder))
     (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     for name, row in {"model": metrics["model"], **metrics["baselines"]}.items():
         low, high = row["quadratic_kappa_95"]
@@ -214,8 +242,9 @@ def _export(options: argparse.Namespace) -> None:
     from training import runs
     from training.export_kl import export_run
 
-    bundle = export_run(runs.read(options.run), options.out)
-    print(f"{bundle.manifest.name} {bundle.manifest.version} in {options.out}, digest {bundle.manifest.digest[:12]}")
+    manifest = export_run(runs.read(options.run), options.out).manifest
+    mark = ", SYNTHETIC" if manifest.synthetic else ""
+    print(f"{manifest.name} {manifest.version} in {options.out}, digest {manifest.digest[:12]}{mark}")
 
 
 class _bar:  # noqa: N801 - reads as a function

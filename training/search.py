@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from inference.errors import DataError
 from training.config import MemberConfig
-from training.crops import CropSet, load_crops, read_label_table
+from training.crops import CropSet, load_crops
 from training.fit import fit_member, predict_logits
 from training.folds import check_folds, check_pixels, check_rows, patient_folds
 from training.halves import rounded
 from training.index import read_index
+from training.labels import read_label_table
 from training.search_space import Candidate, Space
 from training.search_table import Held, Row, table
 from training.splits import held_back
@@ -73,7 +74,7 @@ def read_knees(source: Source, space: Space, progress: Callable[[int, int], None
     Raises:
         DataError: there is no split `train`, or a labelled image cannot be used.
     """
-    labels = {uid: row for uid, row in read_label_table(source.labels).items() if row["split"] == SPLIT}
+    labels = [label for label in read_label_table(source.labels) if label.split == SPLIT]
     if not labels:
         raise DataError(f"{source.labels} has no row of the split {SPLIT!r}: nothing else is searched on.")
     knees = load_crops(source.export, read_index(source.index), labels, source.out, progress=progress)[SPLIT]

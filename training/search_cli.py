@@ -40,6 +40,7 @@ def _search(options: argparse.Namespace) -> None:
     import torch
 
     from training.alone import alone
+    from training.crops import left_out_line
     from training.search import Source, search
     from training.search_space import read_space
     from training.search_text import as_markdown
@@ -58,6 +59,8 @@ def _search(options: argparse.Namespace) -> None:
         (options.out / "space.toml").write_text(options.space.read_text("utf-8"), encoding="utf-8")
         rows = search(source, space, options.only, _Said(space, options.out))
         _write(space, rows, options.out)
+    if line := left_out_line(options.out):
+        print(line)
     print(as_markdown(space, rows))
     print(f"the same in {options.out / 'search.md'}, all columns in {options.out / 'candidates.csv'}")
 

@@ -28,6 +28,12 @@ name = "small"
 version = "0.0.1"
 tune_fraction = 0.3
 
+[data]
+title = "Drawn knees"
+licence = "none"
+description = "phantoms."
+synthetic = true
+
 [[member]]
 name = "first"
 backbone = "mobilenetv2_035"
@@ -173,11 +179,19 @@ def test_the_commands_from_images_to_a_bundle_that_is_served(
 
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["model"]["n"] == 10
+    assert metrics["left_out"] == {}
     assert metrics["baselines"]["majority class"]["quadratic_kappa"] == 0
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert f"{metrics['model']['accuracy']:.3f}" in card
-
-    assert [found.name for found in Manifest.read(tmp_path / "bundle").members] == ["only"]
+    # Drawn knees, and random weights at first: nothing of the shipped grader's is said of them.
+    made = Manifest.read(tmp_path / "bundle")
+    assert made.synthetic
+    assert made.training["data"] == "Drawn knees, none"
+    assert made.training["initial_weights"] == []
+    assert "**SYNTHETIC" in card and "Drawn knees, none: phantoms." in card
+    assert "Started from random weights." in card
+    assert not [claim for claim in ("Chen", "OAI", "CC BY", "Apache", "ImageNet") if claim in card]
+    assert [found.name for found in made.members] == ["only"]
     predictor = Predictor.load([tmp_path / "bundle"], threads=1)
     film = next((tmp_path / "export" / "images" / "val").glob("*.dcm"))
     findings = predictor.score(read_study([film]))

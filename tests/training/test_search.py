@@ -21,8 +21,9 @@ from inference.reading import Instance, read_instance
 from tests import phantom_pixels
 from training import cli, crops, search
 from training.config import MemberConfig, read_config
-from training.crops import CropSet, read_label_table
+from training.crops import CropSet
 from training.fit import Report, fit_member
+from training.labels import read_label_table
 from training.metrics import accuracy, log_loss, quadratic_kappa
 from training.search import Source, promoted
 from training.search_space import Candidate, Halving, Space, read_space
@@ -221,7 +222,7 @@ def test_val_is_never_read(
 
     monkeypatch.setattr(crops, "read_instance", noted)
     search.search(source_of(export, tmp_path / "out"), space, ["small"], Silent())
-    train = {uid for uid, row in read_label_table(export / "labels.csv").items() if row["split"] == "train"}
+    train = {row.sop_instance_uid for row in read_label_table(export / "labels.csv") if row.split == "train"}
     assert len(opened) == len(train) == 24
     assert {path.parent.name for path in opened} == {"train"}
     assert {uid for _, knees, _, _ in quick for uid in knees.uids} == train
