@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training import export_names
+
 if TYPE_CHECKING:
     from training.cohorts.rows import Source
     from training.cohorts.rules import Rules
@@ -15,8 +17,8 @@ def add_command(commands: Any) -> None:
     """Register the command."""
     cohort = commands.add_parser("cohort", help="from tables and an indexed export to labelled knees, by written rules")
     cohort.add_argument("source", choices=tuple(_SOURCES), help="whose tables: MRKR, OAI radiographs or MR, or yours")
-    cohort.add_argument("--export", type=Path, required=True, help="the DICOM export")
-    cohort.add_argument("--index", type=Path, default=None, help="default: EXPORT/index.parquet")
+    cohort.add_argument("--export", type=export_names.named, required=True, help="the DICOM export")
+    cohort.add_argument("--index", type=Path, default=None, help="default: where index puts it; needed for a URL")
     cohort.add_argument(
         "--tables", type=Path, required=True, help="folder of the source's tables; for `table` the file itself"
     )
@@ -82,13 +84,14 @@ def _of_series(options: argparse.Namespace) -> bool:
 def _read(options: argparse.Namespace, rules: "Rules") -> "Source":
     from training.cohorts import mrkr, oai_mri, oai_tables, oai_xr, table, table_series
 
-    index = options.index or options.export / "index.parquet"
+    index = options.index or export_names.default_index(options.export)
+    export = Path(options.export)
     if options.source == "mrkr":
-        return mrkr.read(options.tables, index, options.export, str(rules.parameters.get("same_day", "mean")))
+        return mrkr.read(options.tables, index, export, str(rules.parameters.get("same_day", "mean")))
     if options.source == "oai-xr":
-        return oai_xr.read(options.tables, index, options.export, rules.parameters.get("projects", oai_tables.PROJECTS))
+        return oai_xr.read(options.tables, index, export, rules.parameters.get("projects", oai_tables.PROJECTS))
     if options.source == "oai-mri":
-        return oai_mri.read(options.tables, index, options.export, rules.parameters)
+        return oai_mri.read(options.tables, index, export, rules.parameters)
     if _of_series(options):
-        return table_series.read(options.tables, index, options.export, options.targets or ())
-    return table.read(options.tables, index, options.export, options.targets or ())
+        return table_series.read(options.tables, index, export, options.targets or ())
+    return table.read(options.tables, index, export, options.targets or ())

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.errors import UsageError
-from training import slice_cli
+from training import export_names, slice_cli
 from training.numbers_cli import positive
 from training.progress_cli import Said
 
@@ -16,7 +16,7 @@ def add_command(commands: Any) -> None:
         "embed", help="embed the knees of a cohort with a frozen backbone; goes on where it stopped"
     )
     embed.add_argument("--cohort", type=Path, help="folder with cohort.parquet")
-    embed.add_argument("--export", type=Path, help="the DICOM export that the cohort was made of")
+    embed.add_argument("--export", type=export_names.named, help="the DICOM export that the cohort was made of")
     slice_cli.add_embed_options(embed)
     embed.add_argument(
         "--backbone",

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inference.errors import DataError, RefusalError
+from inference.errors import DataError, RefusalError, UnreadableError
 from inference.films import squared_pixels
 from inference.finder import Finder, Sighting, Sightings
 from inference.findings import Box, RefusalCode, Side
@@ -28,6 +28,8 @@ from inference.preprocess import PreprocessSpec, crop, equalise_flat, stored
 from inference.reading import read_instance
 from inference.sides import Shown, lateral_of
 from inference.spacing import pixel_shape
+from training.export_names import Export
+from training.exports import Held, Item, held
 
 _VERSION = 1  # of what this module makes of a film; a change of it is a miss
 _INVERTED = 0.5
@@ -53,22 +55,27 @@ class KneeRow:
 class Film:
     """The knees of one image that are to be read. `known` are the sources of each knee that need not be read again."""
 
-    export: Path
+    export: Export
     knees: tuple[KneeRow, ...]
     spec: PreprocessSpec
     known: tuple[frozenset[str], ...]
 
     @property
     def path(self) -> Path:
-        """The file."""
-        return self.export / self.knees[0].path
+        """What the index calls the file."""
+        return Path(self.knees[0].path)
+
+    @property
+    def item(self) -> Item:
+        """The file, wherever it is."""
+        return Item(self.export, self.knees[0].path)
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedKnee:
     """What came of one knee.
 
-    `source` is the SHA-256 of the file's bytes and of all else that decides the crop, empty where the file cannot be
+    `source` is the SHA-256 of the file's content and of all else that decides the crop, empty where the file cannot be
     opened. Then one of three: `crop` uint8 (S, S) on the canonical side with the SHA-256 of its `pixels`; a `code` and
     a `reason`; or neither, for a source that was known.
     """
@@ -110,7 +117,7 @@ def read_rows(path: Path) -> list[KneeRow]:
 
 
 def films(
-    export: Path, rows: Sequence[KneeRow], spec: PreprocessSpec, known: dict[str, frozenset[str]]
+    export: Export, rows: Sequence[KneeRow], spec: PreprocessSpec, known: dict[str, frozenset[str]]
 ) -> Iterator[Film]:
     """The rows by image; `known` sources by knee."""
     for _, group in groupby(rows, key=lambda row: (row.path, row.sop_instance_uid)):
@@ -121,8 +128,8 @@ def films(
 def known_film(film: Film) -> list[PreparedKnee] | None:
     """The knees of a film that need not be read, by the hash of its file alone; None where one of them has to be."""
     try:
-        sources = _sources(film)
-    except OSError:
+        sources = _sources(film, film.item.digest())
+    except (OSError, UnreadableError):
         return None
     if not all(source in known for source, known in zip(sources, film.known, strict=True)):
         return None
@@ -133,18 +140,29 @@ def read_film(film: Film) -> list[PreparedKnee]:
     """Every knee of a film, in the order of its rows.
 
     Raises:
-        ResourceError: memory or descriptors are short; BundleError: the shipped finder cannot be used.
+        ResourceError: memory or descriptors are short, or a store does not answer; BundleError: the shipped finder
+            cannot be used.
     """
     try:
-        sources = _sources(film)
+        with held(film.item) as file:
+            return _read(film, file)
     except OSError as error:
-        reason = f"the file cannot be opened ({error.strerror})."
-        return [PreparedKnee(row, "", code=RefusalCode.UNREADABLE, reason=reason) for row in film.knees]
+        return _unopened(film, RefusalCode.UNREADABLE, f"the file cannot be opened ({error.strerror}).")
+    except UnreadableError as error:
+        return _unopened(film, error.refusal.code, error.refusal.reason)
+
+
+def _unopened(film: Film, code: RefusalCode, reason: str) -> list[PreparedKnee]:
+    return [PreparedKnee(row, "", code=code, reason=reason) for row in film.knees]
+
+
+def _read(film: Film, file: Held) -> list[PreparedKnee]:
+    sources = _sources(film, file.content)
     found = [PreparedKnee(row, source) for row, source in zip(film.knees, sources, strict=True)]
     wanted = [n for n, known in enumerate(film.known) if sources[n] not in known]
     for flags in dict.fromkeys(_flags(film.knees[n]) for n in wanted):
         numbers = [n for n in wanted if _flags(film.knees[n]) == flags]
-        crops = _crops(film.path, [film.knees[n] for n in numbers], film.spec)
+        crops = _crops(file, [film.knees[n] for n in numbers], film.spec)
         for number, made in zip(numbers, crops, strict=True):
             found[number] = _prepared(film.knees[number], sources[number], made)
     return found
@@ -163,9 +181,7 @@ def finder() -> Finder:
     return Finder.load()
 
 
-def _sources(film: Film) -> list[str]:
-    with film.path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
+def _sources(film: Film, content: str) -> list[str]:
     return [source_digest(content, row, film.spec) for row in film.knees]
 
 
@@ -192,11 +208,11 @@ def _prepared(row: KneeRow, source: str, made: npt.NDArray[np.uint8] | Unfound) 
     return PreparedKnee(row, source, made, hashlib.sha256(f"{made.shape}".encode() + made.tobytes()).hexdigest())
 
 
-def _crops(path: Path, rows: Sequence[KneeRow], spec: PreprocessSpec) -> list[npt.NDArray[np.uint8] | Unfound]:
+def _crops(file: Held, rows: Sequence[KneeRow], spec: PreprocessSpec) -> list[npt.NDArray[np.uint8] | Unfound]:
     """Of rows with the same flags."""
     first = rows[0]
     try:
-        instance = read_instance(path)
+        instance = read_instance(file.path, place=file.place)
         if instance.sop_instance_uid != first.sop_instance_uid:
             reason = f"the file holds the instance {instance.sop_instance_uid}, the cohort another one."
             return [(RefusalCode.IDENTITY_CONTRADICTORY, reason)] * len(rows)

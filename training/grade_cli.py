@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training import export_names
 from training.numbers_cli import positive
 from training.progress_cli import Said
 
@@ -12,7 +13,9 @@ def add_command(commands: Any) -> None:
     """Register the command."""
     grade = commands.add_parser("grade", help="grade the knees of a cohort with a KL bundle; goes on where it stopped")
     grade.add_argument("--cohort", type=Path, required=True, help="folder with cohort.parquet")
-    grade.add_argument("--export", type=Path, required=True, help="the DICOM export that the cohort was made of")
+    grade.add_argument(
+        "--export", type=export_names.named, required=True, help="the DICOM export that the cohort was made of"
+    )
     grade.add_argument("--out", type=Path, required=True, help="Parquet file of the grades; failures come beside it")
     grade.add_argument("--bundle", type=Path, default=None, help="folder of a KL bundle (default: the one that ships)")
     grade.add_argument("--batch", type=int, default=32, help="knees of one forward (default: 32)")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from inference.errors import UsageError
+from training import export_names
 
 
 def add_command(commands: Any) -> None:
@@ -28,24 +28,18 @@ def add_command(commands: Any) -> None:
 def _index(options: argparse.Namespace) -> None:
     from training.index import index_export
 
-    out = options.out or _default(options.export)
+    export = export_names.named(options.export)
+    out = options.out or export_names.default_index(export, "--out")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("files indexed", total=None)
         found = index_export(
-            options.export if "://" in options.export else Path(options.export),
+            export,
             out,
             progress=lambda done, all_: bar.update(task, completed=done, total=all_),
             workers=options.workers,
         )
     print(f"{found.rows} files in {out}, {found.unreadable} of them unreadable; {found.read} read this time")
-
-
-def _default(export: str) -> Path:
-    if "://" in export:
-        raise UsageError("--out is needed for a URL: name the Parquet file.")
-    path = Path(export)
-    return path / "index.parquet" if path.is_dir() else path.with_name(f"{path.name}.index.parquet")
 
 
 class _Rate(ProgressColumn):

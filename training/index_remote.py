@@ -4,7 +4,6 @@ Only the heads of objects are fetched. Whatever a store's library raises for one
 """
 
 import hashlib
-import re
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Any
 import fsspec
 
 from inference.errors import DataError, ResourceError
+from training.export_names import shown
 from training.index_tree import AGAIN, Entry, storable
 
 _LIBRARY_ERRORS: tuple[type[Exception], ...] = (
@@ -73,6 +73,25 @@ class RemoteTree:
                 size = self._fs.size(name)
         return Entry(storable(inner), int(size or 0), _changed(info), name)
 
+    def found(self, path: str, size: int | None = None) -> tuple[str, dict[str, Any]]:
+        """Where the object is that the index calls `path`, and what the store says of it, unless its `size` is known.
+
+        Raises what the store's library raises.
+        """
+        below, alone = f"{self._root.rstrip('/')}/{path}", self._root.rpartition("/")[2] == path
+        if size is not None and not alone:
+            return below, {"size": size}
+        try:
+            return below, self._fs.info(below)
+        except FileNotFoundError:
+            if not alone:
+                raise
+            return self._root, self._fs.info(self._root)  # the URL names one object
+
+    def at(self, place: str, size: int) -> "RemoteSource":
+        """The bytes of the object at a place that `found` gave."""
+        return RemoteSource(self._fs, place, size)
+
     def source(self, entry: Entry) -> "RemoteSource":
         """The bytes of one object."""
         return RemoteSource(self._fs, entry.place, entry.size)
@@ -93,7 +112,10 @@ class RemoteSource:
         if offset < self._start or end > self._start + len(self._data):
             with library_errors():
                 ahead = min(max(end, offset + _AHEAD), self._size)
-                self._data, self._start = bytes(self._fs.cat_file(self._place, start=offset, end=ahead)), offset
+                data = bytes(self._fs.cat_file(self._place, start=offset, end=ahead))
+            if len(data) > ahead - offset:
+                raise ResourceError("The store gives whole objects where a part is asked for.")
+            self._data, self._start = data, offset
         begin = offset - self._start
         return self._data[begin : begin + end - offset]
 
@@ -102,9 +124,9 @@ class RemoteSource:
         return end <= self._size
 
 
-def shown(url: str) -> str:
-    """A URL as it may stand in a message: without a user, a password and a query."""
-    return re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+def marks(info: dict[str, Any]) -> list[str]:
+    """Times and tags of an object that change with its content; none where the store tells none."""
+    return [f"{name}={info[name]}" for name in (*_TIMES, *_MARKS) if info.get(name)]
 
 
 def _changed(info: dict[str, Any]) -> int:

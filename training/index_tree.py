@@ -58,7 +58,7 @@ def entries(export: Path, skipped: Path, limits: Limits = DEFAULT_LIMITS) -> lis
     elif export.name.upper() == "DICOMDIR" and export.is_file():
         found = list(_listed(export, limits))
     elif export.is_file():
-        found = list(_zip(str(export), "", export.stat(), limits))
+        found = list(zip_entries(str(export), "", export.stat(), limits))
     else:
         raise DataError(f"{export} is not there: name the folder, DICOMDIR, zip or URL that holds the DICOM export.")
     found.sort(key=itemgetter(0))
@@ -110,7 +110,7 @@ def _entry(
             if name != "DICOMDIR" and not name.endswith(_SKIPPED):
                 status = entry.stat()
                 if name.endswith((".zip", ".ZIP")):
-                    found.extend(_zip(place, f"{storable(path)}/", status, limits))
+                    found.extend(zip_entries(place, f"{storable(path)}/", status, limits))
                 else:
                     found.append(Entry(storable(path), status.st_size, status.st_mtime_ns, place))
         elif entry.is_symlink() and not entry.is_dir():
@@ -119,7 +119,7 @@ def _entry(
         found.append(failed(storable(path), place, f"The file cannot be looked at ({error.strerror})."))
 
 
-def _zip(place: str, prefix: str, status: os.stat_result, limits: Limits) -> Iterator[Entry]:
+def zip_entries(place: str, prefix: str, status: os.stat_result, limits: Limits) -> Iterator[Entry]:
     """The members of a zip; they bear the zip's time of change, so that one cannot change behind its own date."""
     whole = Entry(prefix.rstrip("/") or storable(Path(place).name), status.st_size, status.st_mtime_ns, place)
     try:
@@ -142,6 +142,13 @@ def _zip(place: str, prefix: str, status: os.stat_result, limits: Limits) -> Ite
         elif number in overlapping:
             reason = "The member shares its bytes with another one, as in a zip bomb."
         yield Entry(path, member.file_size, status.st_mtime_ns, place, number, reason)
+
+
+def member_reason(error: Exception) -> str:
+    """Why a member of a zip cannot be read, of one of ZIP_ERRORS."""
+    if isinstance(error, RuntimeError) and "password" in str(error):
+        return "The member of the zip is encrypted."
+    return "The member of the zip is damaged, or packed in a way that cannot be read here."
 
 
 def _overlapping(members: list[zipfile.ZipInfo]) -> set[int]:

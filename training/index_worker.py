@@ -24,7 +24,7 @@ from training.index_columns import NO_VALUES, SCHEMA, Values
 from training.index_remote import RemoteTree
 from training.index_rows import read_copied, read_row
 from training.index_scan import scan
-from training.index_tree import AGAIN, ZIP_ERRORS, Entry
+from training.index_tree import AGAIN, ZIP_ERRORS, Entry, member_reason
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 Row = tuple[object, ...]
@@ -112,9 +112,7 @@ def _of_member(entry: Entry, limits: Limits) -> tuple[str | None, Values]:
         with archive.open(archive.infolist()[entry.member or 0]) as stream:
             return _values(_Stream(stream, entry.size, limits), entry.size, limits)
     except ZIP_ERRORS as error:
-        if isinstance(error, RuntimeError) and "password" in str(error):
-            return "The member of the zip is encrypted.", NO_VALUES
-        return "The member of the zip is damaged, or packed in a way that cannot be read here.", NO_VALUES
+        return member_reason(error), NO_VALUES
 
 
 @functools.lru_cache(maxsize=2)

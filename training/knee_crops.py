@@ -19,6 +19,7 @@ from inference.errors import DataError
 from inference.preprocess import PreprocessSpec
 from training.embed_knees import KneeRow
 from training.embed_shards import Shards
+from training.export_names import Export
 from training.knee_work import Crops, KneeWork, Progress, alone, write_failures
 
 _BATCH = 64
@@ -82,7 +83,7 @@ class KneeCrops:
 
 
 def gather(
-    export: Path,
+    export: Export,
     rows: Sequence[KneeRow],
     spec: PreprocessSpec,
     cache: Path,

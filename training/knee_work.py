@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.errors import DataError, UsageError
+from inference.errors import UsageError
 from inference.preprocess import PreprocessSpec
 from training.alone import alone
 from training.embed_decode import prepared
 from training.embed_knees import KneeRow, PreparedKnee, films
 from training.embed_shards import Record, Shards
+from training.export_names import Export
+from training.exports import check
 
 __all__ = ["Compute", "KneeWork", "Progress", "alone", "check_work", "write_failures"]
 
@@ -63,15 +65,15 @@ class KneeWork:
     _since: float = field(default_factory=time.monotonic)
 
     def run(
-        self, export: Path, rows: Sequence[KneeRow], spec: PreprocessSpec, workers: int, progress: Progress | None
+        self, export: Export, rows: Sequence[KneeRow], spec: PreprocessSpec, workers: int, progress: Progress | None
     ) -> None:
         """Every knee of a cohort, `spec` saying how it is cut out; `progress` gets knees done, all, and failures.
 
         Raises:
-            DataError: there is no export; ResourceError: memory, disk, or a decode worker that was ended.
+            DataError: there is no export; ResourceError: memory, disk, a store that does not answer, or a decode worker
+                that was ended.
         """
-        if not export.is_dir():
-            raise DataError(f"{export} is not a folder: name the DICOM export that the cohort was made of.")
+        check(export)
         done = 0
         for knees in prepared(films(export, rows, spec, self.shards.known()), workers):
             for knee in knees:

@@ -6,13 +6,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from training import export_names
+
 
 def add_command(commands: Any) -> None:
     """Register the command."""
     command = commands.add_parser(
         "preprocess", help="MR series of a cohort or an export to prepared slices; goes on where it stopped"
     )
-    command.add_argument("--export", type=Path, required=True, help="folder of DICOM files")
+    command.add_argument(
+        "--export", type=export_names.named, required=True, help="folder, DICOMDIR, zip or URL of the DICOM files"
+    )
+    command.add_argument(
+        "--index", type=Path, default=None, help="of that export (default: where index puts it; a folder needs none)"
+    )
     command.add_argument(
         "--cohort", type=Path, default=None, help="folder with cohort.parquet of that export (default: every study)"
     )
@@ -82,6 +89,7 @@ def _preprocess(options: argparse.Namespace) -> None:
         side=Side(options.side) if options.side else None,
         workers=options.workers,
         nifti=options.nifti,
+        index=options.index,
     )
     report = preprocess(plan, Said())
     print(

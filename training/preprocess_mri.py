@@ -26,6 +26,9 @@ from inference.mr_stacks import MR_CLASSES
 from inference.reading import group_studies
 from inference.volumes import VolumeSpec
 from training.alone import alone
+from training.export_names import Export
+from training.exports import check
+from training.indexed_files import Files, indexed, walked
 from training.prepared import CHOICES, FAILURES, SERIES, SPEC
 from training.preprocess_worker import Outcome, SeriesTask, TaskRecord, WorkSettings, begin, run_task
 
@@ -42,17 +45,19 @@ _SCHEMA = pa.schema(
 class PreprocessPlan:
     """What `preprocess` is asked for.
 
-    export: folder of DICOM files. cohort: folder of cohort.parquet, whose series of the spec's sequence are prepared;
-    None for every study of the export. side: of series that do not say it, without a cohort.
+    export: what `genu-train index` can read. cohort: folder of cohort.parquet, whose series of the spec's sequence are
+    prepared; None for every study of the export. side: of series that do not say it, without a cohort.
+    index: of the export; None for the usual place. A plain folder needs none.
     """
 
-    export: Path
+    export: Export
     out: Path
     spec: VolumeSpec
     cohort: Path | None = None
     side: Side | None = None
     workers: int = 2
     nifti: bool = False
+    index: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,12 +79,11 @@ def preprocess(plan: PreprocessPlan, progress: Progress | None = None) -> Prepro
     Raises:
         UsageError: a number makes no sense; DataError: no export, no cohort, nothing in it of this sequence, or the
             folder holds slices of another spec, or another run is at work in it; ResourceError: memory, disk, a worker
-            that was ended.
+            that was ended, a store that does not answer.
     """
     if plan.workers < 0:
         raise UsageError(f"--workers {plan.workers}: at least 0.")
-    if not plan.export.is_dir():
-        raise DataError(f"{plan.export} is not a folder: name the DICOM export.")
+    check(plan.export)
     tasks = _cohort_tasks(plan, plan.cohort) if plan.cohort is not None else _export_tasks(plan)
     began = time.monotonic()
     with alone(plan.out):
@@ -122,10 +126,10 @@ def _cohort_tasks(plan: PreprocessPlan, cohort: Path) -> list[SeriesTask]:
         raise DataError(f"{path} cannot be read ({error}): make it with `genu-train cohort`.") from error
     wanted = plan.spec.sequence.value
     tasks: dict[str, SeriesTask] = {}
-    for row in rows:
-        if str(row["sequence"]).lower() != wanted:
-            continue
-        task = _row_task(row, plan.export, path)
+    chosen = [row for row in rows if str(row["sequence"]).lower() == wanted]
+    files = indexed(plan.export, plan.index, "SeriesInstanceUID", MR_CLASSES)
+    for row in chosen:
+        task = _row_task(row, plan.export, path, files)
         if tasks.setdefault(task.name, task) != task:
             raise DataError(f"{path} has the series {task.name} with two sides or two paths.")
     if not tasks:
@@ -134,34 +138,37 @@ def _cohort_tasks(plan: PreprocessPlan, cohort: Path) -> list[SeriesTask]:
     return [tasks[name] for name in sorted(tasks)]
 
 
-def _row_task(row: dict[str, Any], export: Path, cohort: Path) -> SeriesTask:
+def _row_task(row: dict[str, Any], export: Export, cohort: Path, files: Files | None) -> SeriesTask:
     uid, place, side = row["SeriesInstanceUID"], row["path"], row["side"]
     if not (isinstance(uid, str) and uid and isinstance(place, str) and side in {one.value for one in Side}):
         raise DataError(f"{cohort}: a series without UID, path or side ({uid!r}, {place!r}, {side!r}).")
     pure = PurePosixPath(place)
     if pure.is_absolute() or ".." in pure.parts:
         raise DataError(f"{cohort}: the path of {uid} leads out of the export: {place!r}.")
-    return SeriesTask(uid, (str(export / pure),), uid, Side(side))
+    items = () if files is None else tuple(files.get(uid, ()))
+    if walked(export, items):
+        return SeriesTask(uid, (str(Path(export) / pure),), uid, Side(side))
+    return SeriesTask(uid, (), uid, Side(side), items)
 
 
 def _export_tasks(plan: PreprocessPlan) -> list[SeriesTask]:
     """One task a study, by the index of the export where there is one."""
-    index = plan.export / "index.parquet"
-    studies: dict[str, list[str]] = {}
-    if index.is_file():
-        names = pq.read_schema(index).names
-        asked = [name for name in ("path", "StudyInstanceUID", "SOPClassUID") if name in names]
-        for row in pq.read_table(index, columns=asked).to_pylist():
-            if row.get("StudyInstanceUID") and row.get("SOPClassUID") in MR_CLASSES:
-                studies.setdefault(row["StudyInstanceUID"], []).append(str(plan.export / row["path"]))
-    else:
-        for study in group_studies([plan.export]):
-            files = [str(one.path) for one in study.instances if one.sop_class_uid in MR_CLASSES]
+    studies = indexed(plan.export, plan.index, "StudyInstanceUID", MR_CLASSES)
+    tasks: list[SeriesTask] = []
+    if studies is None:
+        for study in group_studies([Path(plan.export)]):
+            files = tuple(sorted(str(one.path) for one in study.instances if one.sop_class_uid in MR_CLASSES))
             if files:
-                studies[study.study_instance_uid] = files
-    if not studies:
+                tasks.append(SeriesTask(study.study_instance_uid, files, None, plan.side))
+    for uid, items in (studies or {}).items():
+        if walked(plan.export, items):
+            files = tuple(sorted(str(Path(plan.export) / item.path) for item in items))
+            tasks.append(SeriesTask(uid, files, None, plan.side))
+        else:
+            tasks.append(SeriesTask(uid, (), None, plan.side, tuple(items)))
+    if not tasks:
         raise DataError(f"{plan.export} holds no MR image that can be read.")
-    return [SeriesTask(uid, tuple(sorted(studies[uid])), None, plan.side) for uid in sorted(studies)]
+    return sorted(tasks, key=lambda task: task.name)
 
 
 def _check_spec(plan: PreprocessPlan) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from inference.errors import RefusalError
+from inference.errors import RefusalError, UnreadableError
 from inference.findings import Evidence, Side
 from inference.instances import Instance
 from inference.mr_series import MRSeries, SeriesSelection, select_series
-from inference.reading import group_studies
+from inference.reading import group_studies, read_instance
 from inference.volumes import VolumeSpec, finish, read_volume
+from training.exports import Item
 
 SLICES = "slices"
 
@@ -31,12 +32,14 @@ class SeriesTask:
 
     name: unique, the same in every run. paths: files of a study, or the one folder of a series.
     wanted: the Series Instance UID, or None for whatever of the study is fit. side: as a table or a person says.
+    items: files of an export that is no plain folder.
     """
 
     name: str
     paths: tuple[str, ...]
     wanted: str | None = None
     side: Side | None = None
+    items: tuple[Item, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,21 @@ def _nothing(task: SeriesTask, study: str, selection: SeriesSelection) -> Outcom
 
 def _instances(task: SeriesTask) -> list[Instance]:
     studies = group_studies([Path(path) for path in task.paths])
-    return [
-        instance
-        for study in studies
-        for instance in study.instances
-        if task.wanted in (None, instance.series_instance_uid)
-    ]
+    found = [instance for study in studies for instance in study.instances] + _of_items(task.items)
+    return [instance for instance in found if task.wanted in (None, instance.series_instance_uid)]
+
+
+def _of_items(items: Sequence[Item]) -> list[Instance]:
+    """The readable ones, each instance once and in the order of `group_studies`."""
+    found: dict[tuple[str, str], Instance] = {}
+    for item in sorted(items, key=lambda item: item.path):
+        local = item.local
+        try:
+            instance = read_instance(local or Path(item.path), place=None if local else item)
+        except UnreadableError:
+            continue
+        found.setdefault((instance.study_instance_uid, instance.sop_instance_uid), instance)
+    return [found[key] for key in sorted(found)]
 
 
 def _prepared(series: MRSeries, settings: WorkSettings) -> Outcome:
@@ -199,6 +211,12 @@ def _source(task: SeriesTask, settings: WorkSettings) -> str:
             seen.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
         except OSError as error:
             seen.update(f"{path.name} {error.errno}\n".encode())
+    for item in task.items:
+        try:
+            told = item.seen()
+        except OSError as error:
+            told = f"{item.path} {error.errno}"
+        seen.update(f"{told}\n".encode())
     return seen.hexdigest()
 
 
