@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.cv_evaluate import unfinished
+
 
 def opening(bundle: Mapping[str, Any], what: str) -> Iterator[str]:
     """Name, version and what is predicted; whether it means anything; what it is not for."""
@@ -28,7 +30,13 @@ def excluded_use(terms: Mapping[str, Any]) -> Iterator[str]:
 
 
 def systems_table(figures: Mapping[str, Any], system: str, names: Mapping[str, str]) -> Iterator[str]:
-    """All systems and baselines of a run; `names` are the columns, `system` the one that the bundle holds."""
+    """All systems and baselines of a run; `names` are the columns, `system` the one that the bundle holds.
+
+    Before them what the run was asked for and has not.
+    """
+    if (missing := unfinished(figures)) is not None:
+        yield plain(missing)
+        yield ""
     yield f"| system | {' | '.join(names.values())} |"
     yield "|---" * (len(names) + 1) + "|"
     for row in figures["systems"]:

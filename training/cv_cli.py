@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from training.finetune import FinetuneOptions
 
 HEADS = ("ridge", "corn", "attentive", "boosting")
+_TUNING = (
+    "backbone", "weights", "epochs", "patience", "batch", "learning_rate", "loss", "precision", "device", "workers",
+)  # fmt: skip
+_RECIPE = ("loss", "epochs", "patience", "batch", "learning_rate")
+_SYSTEMS = ("embeddings", "grades", "bounds", "heads")
 
 
 def add_options(fit: argparse.ArgumentParser) -> None:
@@ -33,25 +38,23 @@ def add_options(fit: argparse.ArgumentParser) -> None:
         help="only these, and the baselines; convnext is fine-tuned, with --export (default: all of the embeddings)",
     )  # fmt: skip
     group.add_argument(
-        "--heads", nargs="+", default=["ridge"], metavar="HEAD",
+        "--heads", nargs="+", metavar="HEAD",
         help=f"on frozen embeddings: {', '.join(HEADS)} (default: ridge)",
     )  # fmt: skip
     group.add_argument("--folds", type=int, default=5, help="patient-grouped folds (default: 5)")
     group.add_argument("--seed", type=seed, default=0, help="of folds and heads (default: 0)")
     group.add_argument("--synthetic", action="store_true", help="say everywhere that the knees are made")
     tuned = fit.add_argument_group("fine-tuning (--systems convnext)")
-    tuned.add_argument("--backbone", default="convnext_small", help="what is fine-tuned (default: convnext_small)")
+    tuned.add_argument("--backbone", help="what is fine-tuned (default: convnext_small)")
     tuned.add_argument("--weights", help="folder or hub name it begins with, as for embed (default: the usual)")
-    tuned.add_argument("--epochs", type=int, default=30, help="at most (default: 30)")
-    tuned.add_argument("--patience", type=int, default=6, help="epochs without a gain before it ends (default: 6)")
-    tuned.add_argument("--batch", type=int, default=32, help="knees of a step (default: 32)")
-    tuned.add_argument("--learning-rate", type=float, default=1e-4, help="the highest (default: 1e-4)")
-    tuned.add_argument("--loss", choices=("mse", "huber"), default="mse", help="(default: mse)")
-    tuned.add_argument(
-        "--precision", choices=("fp32", "bf16-mixed", "fp16-mixed"), default="fp32", help="(default: fp32)"
-    )
+    tuned.add_argument("--epochs", type=int, help="at most (default: 30)")
+    tuned.add_argument("--patience", type=int, help="epochs without a gain before it ends (default: 6)")
+    tuned.add_argument("--batch", type=int, help="knees of a step (default: 32)")
+    tuned.add_argument("--learning-rate", type=float, help="the highest (default: 1e-4)")
+    tuned.add_argument("--loss", choices=("mse", "huber"), help="(default: mse)")
+    tuned.add_argument("--precision", choices=("fp32", "bf16-mixed", "fp16-mixed"), help="(default: fp32)")
     tuned.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
-    tuned.add_argument("--workers", type=int, default=2, help="decode processes, 0 for none (default: 2)")
+    tuned.add_argument("--workers", type=int, help="decode processes, 0 for none (default: 2)")
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -61,7 +64,7 @@ def fit(options: argparse.Namespace) -> None:
         UsageError, DataError: as `training.cv_run.create`, `training.cv_fit.fit_systems` and `training.finetune`.
     """
     from training import cv_fit, cv_run
-    from training.systems import BASELINES, Store, systems
+    from training.systems import Store, systems, with_baselines
 
     _limit_threads(options.threads)
     tuned = _finetune_options(options)
@@ -72,20 +75,20 @@ def fit(options: argparse.Namespace) -> None:
         synthetic=options.synthetic, command=options.words,
     )  # fmt: skip
     stores = [Store(name, s.spec.backbone, s.spec.features, s.spec.texts) for name, s in run.stores().items()]
-    table = systems(stores, options.heads, run.bounds)
-    baselines = [system.name for system in BASELINES]
+    table = systems(stores, options.heads, run.bounds, graded=run.graded)
     if tuned is not None and tuned.system in {system.name for system in table}:
         raise UsageError(f"embeddings are called {tuned.system}, as what is fine-tuned: give them another NAME.")
-    wanted = [*baselines, *(options.systems or [system.name for system in table])]
-    known = {system.name for system in table} | ({tuned.system} if tuned else {"convnext (with --export)"})
-    unknown = sorted(set(wanted) - known)
+    known = {system.name for system in table} | {tuned.system if tuned else "convnext (with --export)"}
+    unknown = sorted(set(options.systems or ()) - known)
     if unknown:
         raise UsageError(f"there is no system {', '.join(unknown)} here; there are {', '.join(sorted(known))}.")
+    wanted = with_baselines(table, options.systems)
+    run = cv_run.asked(run, [*wanted, *([tuned.system] if tuned else [])])
     knees = run.knees()
     left_out = "".join(f", {count} {why} left out" for why, count in run.left_out.items() if count)
     _say(f"{len(knees)} knees of {knees['PatientID'].n_unique()} patients in {run.folds} folds{left_out}")
     run = cv_fit.fit_systems(run, [system for system in table if system.name in wanted], _say)
-    if tuned is not None and tuned.system in wanted:
+    if tuned is not None:
         from training.finetune import finetune
 
         finetune(run.folder, tuned, _say)
@@ -93,21 +96,43 @@ def fit(options: argparse.Namespace) -> None:
     print(f"{len(run.systems)} systems in {run.folder}: {', '.join(run.systems)}")
 
 
+def refuse_systems(options: argparse.Namespace, why: str, *, export: bool) -> None:
+    """Options of systems on radiographs, where none is fitted; `export`: whether --export is one of them.
+
+    Raises:
+        UsageError: one is given; says which, and `why` it would do nothing.
+    """
+    given = _given(options, (*_SYSTEMS, *_TUNING, *(("export",) if export else ())))
+    if given:
+        raise UsageError(f"{', '.join(given)}: {why}")
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, [])]
+
+
 def _finetune_options(options: argparse.Namespace) -> "FinetuneOptions | None":
-    """What `--systems convnext` means; None without an export."""
-    if options.export is None:
+    """What is fine-tuned; None where `--systems` names nothing that is, or there is no export.
+
+    Raises:
+        UsageError: options of fine-tuning are given without the system that they are of, or make no sense.
+    """
+    given = _given(options, ("export", *_TUNING))
+    if not given:
         return None
     from training.finetune import FinetuneOptions
     from training.finetune_fit import Recipe
 
-    recipe = Recipe(
-        loss=options.loss, epochs=options.epochs, patience=options.patience, batch=options.batch,
-        learning_rate=options.learning_rate,
-    )  # fmt: skip
-    return FinetuneOptions(
-        export=options.export, backbone=options.backbone, weights=options.weights, recipe=recipe,
-        precision=options.precision, device=options.device, seed=options.seed, workers=options.workers,
-    )  # fmt: skip
+    told = {name: getattr(options, name) for name in (*_TUNING, "export") if getattr(options, name) is not None}
+    recipe = Recipe(**{name: told.pop(name) for name in _RECIPE if name in told})
+    tuned = FinetuneOptions(**{"export": Path(), "workers": 2, "seed": options.seed, "recipe": recipe, **told})
+    if tuned.system not in (options.systems or ()) or options.export is None:
+        raise UsageError(
+            f"{', '.join(given)}: of fine-tuning, which needs --systems {tuned.system} and --export EXPORT; give both, "
+            "or leave these out."
+        )
+    tuned.check()
+    return tuned
 
 
 def _limit_threads(threads: int | None) -> None:

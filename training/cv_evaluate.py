@@ -13,7 +13,7 @@ from training.cv_evidence import Evidence, read_evidence
 from training.cv_families import Figures, family_of
 
 FOLDER, FIGURES = "evaluation", "figures.json"
-_FORMAT: Final = 1  # of figures.json; another one is measured again
+_FORMAT: Final = 2  # of figures.json; another one is measured again
 
 
 def evaluate_run(run: Path) -> Figures:
@@ -23,6 +23,16 @@ def evaluate_run(run: Path) -> Figures:
         DataError: the run is unfinished, leaks, or is of an unknown kind.
     """
     return measure(read_evidence(run))
+
+
+def unfinished(figures: Figures) -> str | None:
+    """What is to be said of a run that was asked for more systems than it has; None of a finished one."""
+    names = figures.get("unfinished") or ()
+    if not names:
+        return None
+    return (
+        f"NOT FINISHED, and missing here: {', '.join(names)}. Run `genu-train fit` again: it goes on where it stopped."
+    )
 
 
 def figures_of(evidence: Evidence) -> Figures:
@@ -50,6 +60,7 @@ def measure(evidence: Evidence) -> Figures:
         "format": _FORMAT,
         "kind": kind,
         "inputs": dict(evidence.inputs),
+        "unfinished": list(evidence.unfinished),
         "tables": sorted(found.tables),
         **found.figures,
     }

@@ -28,7 +28,7 @@ class Evidence:
     """A run as it lies on disk.
 
     about: run.json. knees: knees.parquet, (N) rows. systems: in the order of a table, baselines first, each in the
-    order of `knees`. unfinished: named in run.json, but without predictions. inputs: SHA-256 of every file read.
+    order of `knees`. unfinished: asked for by run.json, but without predictions. inputs: SHA-256 of every file read.
     """
 
     run: Path
@@ -95,7 +95,7 @@ def read_evidence(run: Path) -> Evidence:
         about=about,
         knees=knees,
         systems=tuple(systems),
-        unfinished=tuple(name for name in listed if name not in names),
+        unfinished=tuple(name for name in _wanted(about, listed) if name not in names),
         inputs={file.relative_to(run).as_posix(): _sha256(file) for file in files if file.is_file()},
     )
 
@@ -119,6 +119,11 @@ def _rank(system: Predictions, listed: list[str]) -> tuple[bool, int, int, str]:
     return not is_baseline(system), fixed, listed.index(name) if name in listed else len(listed), name
 
 
+def _wanted(about: Mapping[str, Any], listed: list[str]) -> list[str]:
+    """What any fit was asked for, and what was finished once; runs of before do not tell what they were asked for."""
+    return list(dict.fromkeys([*listed, *map(str, about.get("asked") or ())]))
+
+
 def _about(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
@@ -138,11 +143,11 @@ def _check(knees: pl.DataFrame, path: Path) -> None:
             raise DataError(f"{path}: {knees[name].null_count()} of {len(knees)} knees have no {name}.")
     if not knees["truth"].cast(pl.Float64).is_finite().all():
         raise DataError(f"{path}: not every truth is a finite number.")
-    leaked = knees.group_by("PatientID").agg(pl.col("fold").n_unique()).filter(pl.col("fold") > 1).sort("PatientID")
+    leaked = knees.filter(pl.col("fold").n_unique().over("PatientID") > 1)
     if len(leaked):
         raise DataError(
-            f"{path}: {len(leaked)} patient(s) are in more than one fold (the first: {leaked['PatientID'][0]}); the "
-            "figures would be worth nothing. Run `genu-train fit` again in a new folder."
+            f"{path}: {leaked['PatientID'].n_unique()} patient(s) are in more than one fold (the first knee: "
+            f"{leaked['knee'][0]}); the figures would be worth nothing. Run `genu-train fit` again in a new folder."
         )
 
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from inference.errors import DataError
-from training.cv_run import CVRun, finished, truth_of
-from training.embeddings import EmbeddingStore
+from training.cv_run import CVRun, asked, finished, truth_of
+from training.embeddings import EmbeddingStore, sentences_digest
 from training.final_head import FINAL, JSON, FinalHead, read_head, write_head
 from training.folds import Bools, check_features, check_rows
 from training.predictions import CURVES, Predictions, write_predictions
@@ -27,7 +27,7 @@ from training.regression_features import StoredTokens, fused
 from training.regression_samples import UNKNOWN, Curve, Design, Floats, Ints, Samples
 from training.systems import System
 
-VERSION = 2  # of what a head does with the same numbers; a change of it is a miss
+VERSION = 3  # of what a head does with the same numbers; a change of it is a miss
 Say = Callable[[str], None]
 
 
@@ -231,6 +231,7 @@ def _terms(run: CVRun, system: System) -> dict[str, Any]:
         "synthetic": run.synthetic or spec.synthetic,
         "backbone": spec.backbone,
         "specification": spec.digest,
+        **({"sentences": sentences_digest()} if system.features == "fused" else {}),
         "licence": spec.licence,
         "deployed_use": spec.deployed_use,
     }
@@ -244,11 +245,12 @@ def _write_curves(path: Path, results: Mapping[int, FoldResult]) -> None:
 
 
 def fit_systems(run: CVRun, systems: Sequence[System], say: Say) -> CVRun:
-    """Fit them one after another; run.json names each as soon as it is finished.
+    """Fit them one after another; run.json names all as asked for first, and each as soon as it is finished.
 
     Raises:
         DataError: as `fit_system`.
     """
+    run = asked(run, [system.name for system in systems])
     knees = run.knees()
     for system in systems:
         fit_system(run, knees, system, say)

@@ -42,7 +42,8 @@ class CVRun:
 
     cohort: folder of cohort.parquet; cohort_sha256 of that file. bounds, unit: of the target. embeddings: name to
     folder. grades: a Parquet of `genu-train grade`, or None for the cohort's KL. synthetic: random weights or made
-    knees are in it. left_out: why how many knees of the cohort do not take part. systems: those that are finished.
+    knees are in it. left_out: why how many knees of the cohort do not take part. systems: those that are finished;
+    asked: those that any fit was asked for, finished or not, empty in runs made before these were kept.
     fits: command and versions of each fit (training.fit_record); empty in runs made before these were kept.
     """
 
@@ -59,8 +60,14 @@ class CVRun:
     grades: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     systems: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     fits: tuple[Fit, ...] = ()
     kind: str = KIND
+
+    @property
+    def graded(self) -> bool:
+        """Whether systems may see a KL grade: not where the cohort's is what they are to predict."""
+        return _graded_by(self.target, self.grades)
 
     def knees(self) -> pl.DataFrame:
         """The rows that take part.
@@ -87,7 +94,7 @@ class CVRun:
     def write(self) -> None:
         """Write run.json."""
         values = {name: value for name, value in asdict(self).items() if name != "folder"}
-        values |= {"cohort": str(self.cohort), "systems": sorted(self.systems)}
+        values |= {"cohort": str(self.cohort), "systems": sorted(self.systems), "asked": sorted(self.asked)}
         part = self.folder / (RUN + ".part")
         part.write_text(json.dumps({"kind": self.kind, **values}, indent=2) + "\n", encoding="utf-8")
         part.replace(self.folder / RUN)
@@ -105,7 +112,7 @@ def read(folder: Path) -> CVRun:
     try:
         low, high = values.pop("bounds")
         values |= {"cohort": Path(values["cohort"]), "systems": tuple(values["systems"])}
-        values["fits"] = tuple(values.get("fits", ()))
+        values |= {name: tuple(values.get(name, ())) for name in ("asked", "fits")}
         return CVRun(folder=folder, bounds=(float(low), float(high)), **values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / RUN} was changed ({error!r}): fit into another folder.") from error
@@ -147,10 +154,11 @@ def create(
         folder=folder, target=target, bounds=(low, high), unit=unit, cohort=cohort.resolve(),
         cohort_sha256=sha256(path), folds=folds, seed=seed, embeddings=named,
         grades=None if grades is None else str(grades.resolve()),
-        systems=() if there is None else there.systems, fits=added(() if there is None else there.fits, command),
+        systems=() if there is None else there.systems, asked=() if there is None else there.asked,
+        fits=added(() if there is None else there.fits, command),
     )  # fmt: skip
     stores = run.stores()
-    knees, left_out = _taking_part(_graded(table, grades), target, (low, high), stores)
+    knees, left_out = _taking_part(_graded(table, target, grades), target, (low, high), stores)
     knees = _folded(knees, target, run)
     _check_pixels(knees, stores)
     made = [synthetic, there is not None and there.synthetic, is_made(cohort), grades is not None and _random(grades)]
@@ -194,10 +202,15 @@ def _read_cohort(path: Path, target: str) -> pl.DataFrame:
         raise DataError(f"{path}: {target} and age must be numbers ({error}): make the cohort again.") from error
 
 
-def _graded(table: pl.DataFrame, grades: Path | None) -> pl.DataFrame:
-    """With `grade`: the cohort's KL, or that of --grades; null for unknown."""
+def _graded_by(target: str, grades: object) -> bool:
+    return target != "kl" or grades is not None
+
+
+def _graded(table: pl.DataFrame, target: str, grades: Path | None) -> pl.DataFrame:
+    """With `grade`: the cohort's KL, or that of --grades; null for unknown, and where the cohort's is the target."""
     if grades is None:
-        found = table.with_columns(pl.col("kl").cast(pl.Int8).alias("grade"))
+        kept = pl.col("kl") if _graded_by(target, grades) else pl.lit(None)
+        found = table.with_columns(kept.cast(pl.Int8).alias("grade"))
     else:
         if not grades.is_file():
             raise DataError(f"{grades} is no file: --grades names the Parquet file that `genu-train grade` wrote.")
@@ -277,6 +290,13 @@ def _same(there: CVRun, run: CVRun, knees: pl.DataFrame) -> None:
         raise DataError(
             f"{run.folder} holds a run with other {', '.join(other) or 'knees'}: name another folder with --run."
         )
+
+
+def asked(run: CVRun, names: Sequence[str]) -> CVRun:
+    """The run with more systems that are wanted, run.json written: until they are finished, the run is not."""
+    found = replace(run, asked=tuple(sorted({*run.asked, *run.systems, *names})))
+    found.write()
+    return found
 
 
 def finished(run: CVRun, names: Sequence[str]) -> CVRun:

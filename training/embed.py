@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from inference.backbones import entry, network_input
 from inference.bert import describe
@@ -26,7 +26,17 @@ from inference.preprocess import PreprocessSpec
 from training.embed_knees import KneeRow, read_cohort
 from training.embed_shards import Shards
 from training.embed_weights import load_weights
-from training.embeddings import KEYS, SPEC, TEXTS, EmbeddingSpec, shard_folder
+from training.embeddings import (
+    KEYS,
+    SENTENCES,
+    SPEC,
+    TEXTS,
+    EmbeddingSpec,
+    read_texts,
+    sentences_digest,
+    shard_folder,
+)
+from training.export_names import Export
 from training.knee_work import Compute, KneeWork, Progress, alone, check_work, write_failures
 
 __all__ = ["PRECISIONS", "EmbedPlan", "EmbedReport", "describe", "embed"]
@@ -45,7 +55,7 @@ class EmbedPlan:
     """
 
     cohort: Path
-    export: Path
+    export: Export
     out: Path
     backbone: str
     weights: str | None = None
@@ -163,17 +173,18 @@ def _device(plan: EmbedPlan) -> torch.device:
 
 
 def _write_texts(backbone: FrozenBackbone, spec: EmbeddingSpec, path: Path) -> None:
-    """The ten descriptions, float32 (2 sides, 5 grades, width), once."""
+    """The ten descriptions, float32 (2 sides, 5 grades, width), once for each wording of them."""
     if backbone.text is None:
         return
     try:
-        if load_file(path)["texts"].shape == (2, 5, spec.width):
+        there, sentences = read_texts(path)
+        if there.shape == (2, 5, spec.width) and sentences == sentences_digest():
             return
-    except (OSError, SafetensorError, KeyError):
+    except (OSError, SafetensorError):
         pass  # not there, or torn
     texts = backbone.describe_all([describe(side, kl) for side in Side for kl in range(5)])
     part = path.with_suffix(".part")
-    save_file({"texts": texts.cpu().numpy().reshape(2, 5, -1)}, part)
+    save_file({"texts": texts.cpu().numpy().reshape(2, 5, -1)}, part, {SENTENCES: sentences_digest()})
     part.replace(path)
 
 

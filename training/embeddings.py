@@ -13,15 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
 from inference.backbones import InputSpec
+from inference.bert import describe
 from inference.errors import DataError
 from inference.findings import Side
 from inference.preprocess import PreprocessSpec
 
 Matrix = npt.NDArray[np.float32]
 SPEC, KEYS, TEXTS = "spec.json", "keys.parquet", "texts.safetensors"
+SENTENCES = "sentences"  # in the metadata of TEXTS: `sentences_digest` of what was embedded
+# Of the sentences of every version that wrote no such mark: a file without one holds these.
+UNMARKED = "49ddf3b342b9ab1fedd66c5c742ca5acdb4a527e9e4dfdf27a87b8aef4fdb913"
 FINE_TUNED = "fine-tuned from"  # begins what weights are called that were not frozen
 
 
@@ -74,6 +77,22 @@ class EmbeddingSpec:
         if spec.digest != values.get("digest"):
             raise ValueError("its digest is not that of its values")
         return spec
+
+
+def sentences_digest() -> str:
+    """SHA-256 of the ten descriptions, as this version words them: two sides, five grades each."""
+    return hashlib.sha256(json.dumps([describe(side, kl) for side in Side for kl in range(5)]).encode()).hexdigest()
+
+
+def read_texts(path: Path) -> tuple[Matrix, str]:
+    """Embedded descriptions, float32 (2 sides, 5 grades, D), and the digest of the sentences that were embedded.
+
+    Raises:
+        OSError, SafetensorError: the file is not there, or is torn.
+    """
+    with safe_open(path, framework="numpy") as file:
+        told = (file.metadata() or {}).get(SENTENCES, UNMARKED)
+        return np.asarray(file.get_tensor("texts"), np.float32), told
 
 
 class EmbeddingStore:
@@ -151,11 +170,17 @@ class EmbeddingStore:
                 f"{self.folder} has no embedded descriptions: {self.spec.backbone} had no text tower there."
             )
         try:
-            return np.asarray(load_file(shard_folder(self.folder, self.spec) / TEXTS)["texts"], np.float32)
-        except (OSError, SafetensorError, KeyError) as error:
+            texts, sentences = read_texts(shard_folder(self.folder, self.spec) / TEXTS)
+        except (OSError, SafetensorError) as error:
             raise DataError(
                 f"the descriptions of {self.folder} cannot be read: run `genu-train embed` again."
             ) from error
+        if sentences != sentences_digest():
+            raise DataError(
+                f"the descriptions of {self.folder} are of other sentences than this version's: run `genu-train embed` "
+                "again, it embeds these alone, and fit anew what sees them."
+            )
+        return texts
 
     def _rows(self, keys: Sequence[str], name: str, dtype: type[np.floating[Any]]) -> npt.NDArray[Any]:
         missing = [key for key in keys if key not in self._places]

@@ -48,7 +48,12 @@ def export(options: argparse.Namespace) -> None:
 
     if kind_of(options.run) == _CLASSES:
         _export_slices(options)
-        return
+    else:
+        _export_pain(options)
+    _say_unfinished(options.run)
+
+
+def _export_pain(options: argparse.Namespace) -> None:
     from training.pain_export import export_run
 
     bundle = export_run(
@@ -66,6 +71,15 @@ def export(options: argparse.Namespace) -> None:
         f"interval {interval.low:+.1f} to {interval.high:+.1f} points ({interval.coverage:.0%})"
     )
     _say_terms(manifest.deployed_use, manifest.licence)
+
+
+def _say_unfinished(run: Path) -> None:
+    """What the run was asked for and has not: the card says so, too."""
+    from training.cv_evaluate import figures_of, unfinished
+    from training.cv_evidence import read_evidence
+
+    if (missing := unfinished(figures_of(read_evidence(run)))) is not None:
+        print(missing)
 
 
 def _export_slices(options: argparse.Namespace) -> None:

@@ -1,15 +1,16 @@
 """Attentive probe: a few learnt queries pool a knee's patch tokens, one linear layer scores what they gathered.
 
 The backbone stays frozen. Two outputs share the attention: one learns by squared error, one by absolute error. The
-epoch is chosen on patients that are held back from the training rows. Tokens are read shard by shard, not all at once.
+epoch is chosen on patients that are held back from the training rows; then it learns anew, from all of these rows, for
+so many epochs. Tokens are read shard by shard, not all at once.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -63,6 +64,35 @@ class FittedProbe:
         return {"kind": "attentive", "tensors": state, "whole": self.whole}
 
 
+@dataclass(eq=False)
+class _Learning:
+    """A probe that learns from `rows`, epoch by epoch; y is their truth, less `middle`, in units of `spread`."""
+
+    rows: Samples
+    y: Floats
+    middle: float
+    spread: float
+    probe: Probe
+    steps: torch.optim.Optimizer
+    batch: int
+    seed: int
+
+    def epoch(self, number: int) -> float:
+        """The mean loss of one epoch."""
+        self.probe.train()
+        total, device = 0.0, self.probe.bias.device
+        tokens = _tokens(self.rows)
+        for places, values in tokens.batches(self.rows.knees.tolist(), self.batch, self.seed * 1000 + number):
+            truth = torch.from_numpy(self.y[places]).float().to(device)
+            answers = self.probe(torch.from_numpy(values).to(device))
+            loss = (answers[:, 0] - truth).square().mean() + (answers[:, 1] - truth).abs().mean()
+            self.steps.zero_grad()
+            loss.backward()
+            self.steps.step()
+            total += float(loss.detach()) * len(places)
+        return total / len(self.y)
+
+
 @dataclass(frozen=True)
 class AttentiveHead:
     """queries: how many. batch: knees of a step. epochs: at most; patience: epochs without a gain before it ends."""
@@ -76,51 +106,50 @@ class AttentiveHead:
     name: str = "attentive probe"
 
     def fit(self, samples: Samples, target: Floats, seed: int) -> FittedProbe:
-        """Learn on all but the patients held back; keep the epoch that is best on those.
+        """Choose the epoch on patients that are held back, then learn from all rows for so many epochs.
+
+        The curves are those of the choice.
 
         Raises:
             DataError: there are no tokens, or fewer than two patients.
         """
         count = min(_HELD_BACK, len(np.unique(samples.patients)))
         held = patient_folds(samples.patients.tolist(), target, max(count, 2), seed) == 0
-        rows, back = samples.take(~held), samples.take(held)
-        middle, spread = float(target[~held].mean()), float(target[~held].std()) or 1.0
-        y, truth = (target[~held] - middle) / spread, (target[held] - middle) / spread
+        epochs, curves = self._choose(samples, target, held, seed)
+        final = self._begin(samples, target, seed)
+        for epoch in range(1, epochs + 1):
+            final.epoch(epoch)
+        chosen = {"epoch": epochs}
+        probe = final.probe.eval()
+        return FittedProbe(probe, final.middle, final.spread, self.batch, is_whole(target), chosen, curves)
+
+    def _begin(self, rows: Samples, target: Floats, seed: int) -> _Learning:
+        middle, spread = float(target.mean()), float(target.std()) or 1.0
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        centre, scale = _moments(_tokens(samples), rows.knees, self.batch)
+        centre, scale = _moments(_tokens(rows), rows.knees, self.batch)
         probe = Probe(len(centre), self.queries, centre, scale, seed).to(device)
         steps = torch.optim.AdamW(probe.parameters(), lr=self.rate, weight_decay=self.decay)
-        best, since, curves, state = np.inf, 0, [], copy.deepcopy(probe.state_dict())
-        chosen = {"epoch": 0}
+        return _Learning(rows, (target - middle) / spread, middle, spread, probe, steps, self.batch, seed)
+
+    def _choose(
+        self, samples: Samples, target: Floats, held: npt.NDArray[np.bool_], seed: int
+    ) -> tuple[int, list[Curve]]:
+        """The epoch after which the held-back knees are answered best by a probe of the others, and its curves."""
+        learning, back = self._begin(samples.take(~held), target[~held], seed), samples.take(held)
+        truth = (target[held] - learning.middle) / learning.spread
+        best, chosen, curves = np.inf, 0, []
         for epoch in range(1, self.epochs + 1):
-            learnt = self._epoch(probe, steps, rows, y, seed * 1000 + epoch)
-            answers = _answers(probe, _tokens(back), back.knees, self.batch)
+            learnt = learning.epoch(epoch)
+            answers = _answers(learning.probe, _tokens(back), back.knees, self.batch)
             loss = float(((answers[:, 0] - truth) ** 2).mean() + np.abs(answers[:, 1] - truth).mean())
-            rmse = float(np.sqrt(((answers[:, 0] - truth) ** 2).mean())) * spread
+            rmse = float(np.sqrt(((answers[:, 0] - truth) ** 2).mean())) * learning.spread
             curves += [Curve(epoch, "loss", learnt), Curve(epoch, "held_back_loss", loss)]
             curves.append(Curve(epoch, "held_back_rmse", rmse))
-            since += 1
             if loss < best:
-                best, since, state = loss, 0, copy.deepcopy(probe.state_dict())
-                chosen = {"epoch": epoch}
-            if since >= self.patience:
+                best, chosen = loss, epoch
+            if epoch - chosen >= self.patience:
                 break
-        probe.load_state_dict(state)
-        return FittedProbe(probe.eval(), middle, spread, self.batch, is_whole(target), chosen, curves)
-
-    def _epoch(self, probe: Probe, steps: torch.optim.Optimizer, rows: Samples, y: Floats, seed: int) -> float:
-        probe.train()
-        total = 0.0
-        for places, tokens in _tokens(rows).batches(rows.knees.tolist(), self.batch, seed):
-            device = probe.bias.device
-            truth = torch.from_numpy(y[places]).float().to(device)
-            answers = probe(torch.from_numpy(tokens).to(device))
-            loss = (answers[:, 0] - truth).square().mean() + (answers[:, 1] - truth).abs().mean()
-            steps.zero_grad()
-            loss.backward()
-            steps.step()
-            total += float(loss.detach()) * len(places)
-        return total / len(y)
+        return chosen, curves
 
 
 def _tokens(samples: Samples) -> Tokens:

@@ -82,7 +82,7 @@ class CornHead:
         Raises:
             UsageError: the target has too many levels; DataError: fewer than two patients.
         """
-        levels = self._levels()
+        levels = self.levels()
         ranks = np.rint(target - levels[0]).astype(np.int64)
         inner = inner_folds(samples, target, seed)
         scores = np.zeros(len(self.strengths))
@@ -103,7 +103,12 @@ class CornHead:
         chosen = {"strength": self.strengths[best], "inner_ranked_score": float(scores[best] / len(samples))}
         return FittedCorn(design, centre, scale, weights, levels, chosen)
 
-    def _levels(self) -> Floats:
+    def levels(self) -> Floats:
+        """The integers within the bounds, (K,).
+
+        Raises:
+            UsageError: they are too many, or fewer than two.
+        """
         low, high = int(np.ceil(self.bounds[0])), int(np.floor(self.bounds[1]))
         if not 2 <= high - low + 1 <= MOST_LEVELS:
             raise UsageError(

@@ -18,7 +18,9 @@ from training.cv_evidence import Evidence, is_baseline, title_of
 from training.cv_subgroups import factors_of, patients_in
 from training.report_page import Cell, Code, Heading, Part, Picture, Row, Section, Table, Text
 
-_TOLD: Final = frozenset({"kind", "target", "bounds", "unit", "synthetic", "systems", "versions", "command", "fits"})
+_TOLD: Final = frozenset(
+    {"kind", "target", "bounds", "unit", "synthetic", "systems", "asked", "versions", "command", "fits"}
+)
 _LARGEST: Final = 4_000_000  # bytes of the flow diagram
 
 
@@ -40,7 +42,7 @@ def lead(evidence: Evidence) -> list[Part]:
         Text(f"Systems: {'; '.join(systems) or 'none'}. Baselines: {'; '.join(baselines) or 'none'}."),
     ]
     if evidence.unfinished:
-        parts.append(Text(f"NOT FINISHED, and missing below: {', '.join(evidence.unfinished)}."))
+        parts.append(Text(f"NOT FINISHED, and missing below: {', '.join(evidence.unfinished)}.", "mark"))
     return parts
 
 

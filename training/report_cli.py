@@ -27,12 +27,14 @@ def is_cross_validated(run: Path) -> bool:
 
 def evaluate(run: Path) -> None:
     """Measure a cross-validated run and print its chief figures."""
-    from training.cv_evaluate import FOLDER, evaluate_run
+    from training.cv_evaluate import FOLDER, evaluate_run, unfinished
     from training.cv_families import family_of
 
     figures = evaluate_run(run)
     for line in family_of(figures["kind"]).lines(figures):
         print(line)
+    if (missing := unfinished(figures)) is not None:
+        print(missing)
     print(f"{figures['knees']} knees of {figures['patients']} patients; figures in {run / FOLDER}")
 
 

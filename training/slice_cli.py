@@ -60,16 +60,19 @@ def fit(options: argparse.Namespace) -> None:
         UsageError, DataError: as `training.slice_run.create`.
     """
     from training import slice_run
+    from training.cv_cli import refuse_systems
     from training.slice_fit import SliceFitConfig
     from training.slice_systems import chosen_systems
 
     if options.cohort is None:
         raise UsageError("--slices needs --cohort: the labels are in its cohort.parquet.")
+    refuse_systems(options, "of systems on radiographs: leave these out with --slices.", export=True)
     target = options.target or "progression_abs"
     wanted = chosen_systems(target, options.systems)
     run = slice_run.create(
         options.run, options.cohort, options.slices, target=target, sequence=options.sequence, folds=options.folds,
         seed=options.seed, bidirectional=options.bidirectional, config=SliceFitConfig(seeds=options.networks),
+        synthetic=options.synthetic,
     )  # fmt: skip
     knees = run.knees()
     left_out = "".join(f", {count} {why} left out" for why, count in run.left_out.items() if count)

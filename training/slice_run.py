@@ -44,7 +44,8 @@ class SliceRun:
     """What run.json holds. `folder` is where it lies.
 
     target: the cohort's column, 0..K-1. classes: their names. sequence: of the series that take part. slices: folder of
-    slice features. bidirectional: the GRU reads both ways. left_out: why how many rows do not take part.
+    slice features. bidirectional: the GRU reads both ways. left_out: why how many rows do not take part. systems:
+    those that are finished; asked: those that any fit was asked for, empty in runs made before these were kept.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class SliceRun:
     left_out: Mapping[str, int] = field(default_factory=dict)
     fitting: Mapping[str, Any] = field(default_factory=dict)
     systems: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     kind: str = KIND
 
     def knees(self) -> pl.DataFrame:
@@ -82,7 +84,8 @@ class SliceRun:
     def write(self) -> None:
         """Write run.json."""
         values = {name: value for name, value in asdict(self).items() if name not in ("folder", "kind")}
-        values |= {"cohort": str(self.cohort), "systems": list(self.systems), "classes": list(self.classes)}
+        values |= {"cohort": str(self.cohort), "classes": list(self.classes)}
+        values |= {name: list(getattr(self, name)) for name in ("systems", "asked")}
         part = self.folder / "run.json.part"
         part.write_text(json.dumps({"kind": KIND, **values}, indent=2) + "\n", encoding="utf-8")
         part.replace(self.folder / "run.json")
@@ -100,6 +103,7 @@ def read(folder: Path) -> SliceRun:
             raise DataError(f"{folder} holds no run on knee MRI: make one with `genu-train fit --cohort --slices`.")
         values |= {"cohort": Path(values["cohort"])}
         values |= {name: tuple(values[name]) for name in ("systems", "classes")}
+        values["asked"] = tuple(values.get("asked", ()))
         return SliceRun(folder=folder, **values)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{folder / 'run.json'} cannot be read ({error}): fit into another folder.") from error
@@ -107,9 +111,11 @@ def read(folder: Path) -> SliceRun:
 
 def create(
     folder: Path, cohort: Path, slices: Path, *, target: str, sequence: str, folds: int = 5, seed: int = 0,
-    bidirectional: bool = False, config: SliceFitConfig | None = None,
+    bidirectional: bool = False, config: SliceFitConfig | None = None, synthetic: bool = False,
 ) -> SliceRun:  # fmt: skip
     """Make a run, or go on with the same one.
+
+    It is synthetic when the caller says so, when the backbone's weights are random, and when the knees are made.
 
     Raises:
         DataError: cohort or features are not what they should be, or the folder holds another run.
@@ -124,12 +130,13 @@ def create(
     run = SliceRun(
         folder=folder, target=target, classes=_classes(target, labels), sequence=sequence, cohort=cohort.resolve(),
         cohort_sha256=sha256(path), slices=str(slices.resolve()), slices_digest=store.digest, folds=folds, seed=seed,
-        synthetic=store.spec.synthetic or is_made(cohort), bidirectional=bidirectional, left_out=left_out,
+        synthetic=synthetic or store.spec.synthetic or is_made(cohort), bidirectional=bidirectional, left_out=left_out,
         fitting=asdict(config or SliceFitConfig()),
     )  # fmt: skip
     if (folder / "run.json").exists():
         there = read(folder)
-        if replace(there, systems=()) != run or not there.knees().equals(knees):
+        run = replace(run, synthetic=run.synthetic or there.synthetic)
+        if replace(there, systems=(), asked=()) != run or not there.knees().equals(knees):
             raise DataError(f"{folder} holds a run with other inputs or options: name another folder with --run.")
         return there
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,11 +146,14 @@ def create(
 
 
 def fit_systems(run: SliceRun, systems: Sequence[SliceSystem], say: Say) -> SliceRun:
-    """Fit one after another; run.json names each as soon as it is finished.
+    """Fit one after another; run.json names all as asked for first, and each as soon as it is finished.
 
     Raises:
         DataError: a leak.
     """
+    wanted = [*run.asked, *run.systems, *(system.name for system in systems)]
+    run = replace(run, asked=tuple(dict.fromkeys(wanted)))
+    run.write()
     knees = run.knees()
     samples, labels = samples_of(run, knees), knees["truth"].to_numpy().astype(np.int64)
     for system in systems:

@@ -279,8 +279,10 @@ def test_a_leak_and_a_mix_up_are_errors(tmp_path: Path) -> None:
     ):
         run = write_run(tmp_path / name, 20)
         spoiled(run, change)
-        with pytest.raises(DataError, match=words):
+        with pytest.raises(DataError, match=words) as caught:
             evaluate_run(run)
+        assert twice not in str(caught.value)
+        assert name != "leak" or knees.filter(pl.col("PatientID") == twice)["knee"][0] in str(caught.value)
 
 
 def test_what_is_no_run_of_scores_is_an_error(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from inference.errors import DataError, UsageError
 from tests.training.pain_cases import people, vectors, write_cohort, write_store
-from training import cv_fit, cv_run, systems
+from training import cv_evidence, cv_fit, cv_run, systems
+from training.card_parts import systems_table
 from training.cli import main
 from training.cv_cli import HEADS
+from training.cv_evaluate import figures_of, unfinished
 from training.cv_evidence import kind_of
 from training.embeddings import EmbeddingStore
 from training.final_head import read_head
@@ -290,9 +292,75 @@ def test_a_target_among_the_features_stops_the_system(tmp_path: Path, knees: pl.
     run = cv_run.create(tmp_path / "other", write_cohort(tmp_path / "told", told), {})
     with pytest.raises(DataError, match="age, sex, race column"):
         fit(run, BASELINES[3])
-    run = cv_run.create(tmp_path / "kl", cohort, {}, target="kl")
+    copied = write_cohort(tmp_path / "copied", knees.with_columns(klg=pl.col("kl")))
+    run = cv_run.create(tmp_path / "kl", copied, {}, target="klg", bounds=(0, 4))
     with pytest.raises(DataError, match="grade"):
         fit(run, BASELINES[2])
+
+
+def test_the_grade_is_predicted_by_what_does_not_see_it(tmp_path: Path, knees: pl.DataFrame) -> None:
+    cohort, store = written(tmp_path, knees)
+    arguments = ["fit", "--cohort", str(cohort), "--embeddings", f"clip={store}", "--target", "kl"]
+    assert main([*arguments, "--run", str(tmp_path / "run")]) == 0
+    assert set(systems_of(tmp_path / "run")) == {"constant_mean", "constant_median", "demographics", "clip"}
+    assert cv_run.read(tmp_path / "run").knees()["grade"].null_count() == knees["kl"].count()
+    boosted = systems.systems([systems.Store("clip", "clip", "pooled", True)], ["boosting"], (0, 4), graded=False)
+    assert not any("grades" in getattr(system.head, "parts", ()) for system in boosted)
+    assert main(["evaluate", "--run", str(tmp_path / "run")]) == 0
+    knees.select("knee", grade=pl.lit(2)).write_parquet(tmp_path / "grades.parquet")  # those of a grader may be seen
+    given = cv_run.create(tmp_path / "given", cohort, {}, target="kl", grades=tmp_path / "grades.parquet")
+    assert given.graded and given.knees()["grade"].null_count() == 0
+
+
+def test_a_run_that_was_killed_says_what_is_missing_until_it_is_there(
+    tmp_path: Path, knees: pl.DataFrame, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort, store = written(tmp_path, knees)
+    run = tmp_path / "run"
+    arguments = ["fit", "--cohort", str(cohort), "--run", str(run), "--embeddings", f"clip={store}"]
+
+    def killed(self: CornHead, *_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(CornHead, "fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main([*arguments, "--heads", "ridge", "corn"])
+    missing = ("clip_corn", "clip_text_corn", "image_kl_clip_corn")
+    assert cv_evidence.read_evidence(run).unfinished == missing
+    capsys.readouterr()
+    assert main(["evaluate", "--run", str(run)]) == 0
+    assert f"NOT FINISHED, and missing here: {', '.join(missing)}." in capsys.readouterr().out
+    assert main(["report", "--run", str(run)]) == 0
+    assert "NOT FINISHED, and missing below: clip_corn" in (run / "report" / "report.html").read_text("utf-8")
+    figures = figures_of(cv_evidence.read_evidence(run))
+    assert "NOT FINISHED" in next(systems_table(figures, "clip", {"rmse": "RMSE"}))
+    assert main([*arguments, "--systems", "clip"]) == 0  # asked for less, later: the rest stays asked for
+    assert cv_evidence.read_evidence(run).unfinished == missing
+    assert main([*arguments, "--heads", "ridge", "corn", "--systems", "clip_text_corn"]) == 0
+    assert cv_evidence.read_evidence(run).unfinished == ("clip_corn",)
+    assert main([*arguments, "--heads", "corn"]) == 0
+    assert unfinished(figures_of(cv_evidence.read_evidence(run))) is None
+    settings = json.loads((run / "run.json").read_text("utf-8"))
+    assert settings["asked"] == settings["systems"]
+    del settings["asked"]  # as earlier versions wrote it
+    (run / "run.json").write_text(json.dumps(settings))
+    assert cv_run.read(run).asked == ()
+
+
+def test_a_system_brings_the_baseline_of_image_and_grade(tmp_path: Path, knees: pl.DataFrame) -> None:
+    stores = [systems.Store(name, name, "patches", name == "two") for name in ("one", "two")]
+    table = systems.systems(stores, HEADS, (0, 10))
+    first = [system.name for system in BASELINES]
+    for name, beside in {
+        "one": "image_kl_one", "two_text": "image_kl_two", "one_corn": "image_kl_one_corn",
+        "all_two_boosting": "image_kl_two_boosting", "one_attentive": "image_kl_one",
+    }.items():  # fmt: skip
+        assert set(systems.with_baselines(table, [name])) == {*first, name, beside}
+    assert systems.with_baselines(table, ["image_kl_one"]) == [*first, "image_kl_one"]
+    assert systems.with_baselines(table, None) == [system.name for system in table]
+    alone = systems.systems(stores[:1], ["attentive"], (0, 10))
+    assert [system.name for system in alone] == [*first, "one_attentive", "image_kl_one"]
 
 
 def test_knees_without_grade_have_a_level_and_a_description_of_their_own(tmp_path: Path, knees: pl.DataFrame) -> None:
@@ -377,14 +445,49 @@ def test_values_outside_of_the_scale_and_unknown_scales_are_said(tmp_path: Path,
         (["fit", "--run", "RUN", "--cohort", "C", "--embeddings", "../x=y"], "NAME=FOLDER"),
         (["fit", "--run", "RUN", "--cohort", "C", "--heads", "forest"], "there is no head forest"),
         (["fit", "--run", "RUN", "--cohort", "C", "--systems", "rad_dino"], "there is no system rad_dino"),
+        (["fit", "--run", "RUN", "--cohort", "C", "--heads", "corn"], "--heads corn: heads are fitted on embeddings"),
+        (["fit", "--run", "RUN", "--cohort", "C", "--embeddings", "e=E", "--heads", "attentive"], "needs patch tokens"),
+        (
+            ["fit", "--run", "RUN", "--cohort", "C", "--export", "E", "--backbone", "genu_kl", "--epochs", "3"],
+            "--export, --backbone, --epochs: of fine-tuning, which needs --systems finetuned_genu_kl",
+        ),
+        (
+            ["fit", "--run", "RUN", "--cohort", "C", "--systems", "convnext", "--batch", "3"],
+            "--batch: of fine-tuning, which needs --systems convnext and --export EXPORT",
+        ),
+        (
+            [
+                "fit",
+                "--run",
+                "RUN",
+                "--cohort",
+                "C",
+                "--systems",
+                "convnext",
+                "--export",
+                "E",
+                "--device",
+                "cpu",
+                "--precision",
+                "fp16-mixed",
+            ],
+            "fp16-mixed needs a GPU",
+        ),
+        (["fit", "--run", "RUN", "--export", "E", "--loss", "mse"], "--loss: of cross-validated systems"),
+        (
+            ["fit", "--run", "RUN", "--cohort", "C", "--slices", "S", "--heads", "corn", "--export", "E"],
+            "--heads, --export: of systems on radiographs",
+        ),
     ],
 )
 def test_wrong_use_is_said(
     tmp_path: Path, knees: pl.DataFrame, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"RUN": str(tmp_path / "run"), "C": str(write_cohort(tmp_path / "cohort", knees))}
+    cohort, store = written(tmp_path, knees)
+    places = {"RUN": str(tmp_path / "run"), "C": str(cohort), "e=E": f"e={store}"}
     assert main([places.get(argument, argument) for argument in arguments]) == 2
     assert said in capsys.readouterr().err
+    assert systems_of(tmp_path / "run") == ()
 
 
 def test_the_table_of_systems() -> None:

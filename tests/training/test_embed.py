@@ -18,7 +18,9 @@ import pytest
 import torch
 from pydicom import dcmread
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
+from inference import bert
 from inference.backbones import network_input
 from inference.errors import BundleError, DataError, UsageError
 from inference.frozen import FrozenBackbone, load_frozen
@@ -423,11 +425,36 @@ def test_descriptions_are_embedded_once_and_joined_to_their_images(
     missing: Sequence[Any] = [None]
     with pytest.raises(DataError, match="grade is missing"):
         store.texts(["L"], missing)
-    (plan.out / store.spec.digest[:16] / "texts.safetensors").write_bytes(b"torn")
+    path = plan.out / store.spec.digest[:16] / "texts.safetensors"
+    save_file(load_file(path), path)  # as earlier versions wrote it: no mark of the sentences, which were these
+    assert np.allclose(EmbeddingStore(plan.out).texts(["R"], [4]), expected[:1], atol=1e-5)
+    path.write_bytes(b"torn")
     with pytest.raises(DataError, match="embed` again"):
         EmbeddingStore(plan.out).texts(["L"], [0])
     embed(plan)
     assert np.allclose(EmbeddingStore(plan.out).texts(["R"], [4]), expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_other_sentences_are_embedded_anew_and_images_are_not(
+    site: Site, weights: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marked: bool
+) -> None:
+    plan = site.plan(tmp_path / "out", backbone="biomedclip", weights=weights["biomedclip"])
+    embed(plan)
+    store = EmbeddingStore(plan.out)
+    path = plan.out / store.spec.digest[:16] / "texts.safetensors"
+    if not marked:
+        save_file(load_file(path), path)
+    before = path.read_bytes()
+    embed(plan)
+    assert path.read_bytes() == before
+    old = store.texts(["L", "L"], [0, 4])
+    monkeypatch.setattr("inference.bert._GRADES", (*bert._GRADES[:4], "nothing is left of the joint"))
+    with pytest.raises(DataError, match="are of other sentences than this version's"):
+        EmbeddingStore(plan.out).texts(["L"], [0])
+    assert embed(plan).cached == 5
+    new = EmbeddingStore(plan.out).texts(["L", "L"], [0, 4])
+    assert np.allclose(new[0], old[0], atol=1e-5) and not np.allclose(new[1], old[1], atol=1e-3)
 
 
 def test_images_alone_have_no_descriptions(site: Site, weights: dict[str, str], tmp_path: Path) -> None:

@@ -29,17 +29,20 @@ def one_thread() -> Iterator[None]:
 
 
 class Held:
-    """Tokens in memory; remembers the largest piece that was asked for."""
+    """Tokens in memory; remembers the largest piece that was asked for, and what was learnt from with which seed."""
 
     def __init__(self, knees: Sequence[str], tokens: np.ndarray) -> None:
         self._rows = dict(zip(knees, tokens, strict=True))
         self.largest = 0
+        self.epochs: list[tuple[int, set[str]]] = []
 
     @property
     def digest(self) -> str:
         return "held"
 
     def batches(self, knees: Sequence[str], size: int, seed: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if seed is not None:
+            self.epochs.append((seed, set(knees)))
         order = np.arange(len(knees)) if seed is None else np.random.default_rng(seed).permutation(len(knees))
         for start in range(0, len(order), size):
             places = order[start : start + size]
@@ -241,6 +244,18 @@ def test_the_probe_finds_the_token_that_matters_in_pieces() -> None:
     assert held.largest == 16
     assert {curve.name for curve in fitted.curves} == {"loss", "held_back_loss", "held_back_rmse"}
     assert fitted.chosen["epoch"] == 1 + np.argmin([c.value for c in fitted.curves if c.name == "held_back_loss"])
+
+
+def test_the_probe_learns_from_all_rows_for_the_epochs_that_held_back_ones_chose() -> None:
+    samples, pain, held = attended(96)
+    fitted = AttentiveHead(epochs=4, patience=2, rate=2e-2).fit(samples, pain, 3)
+    tried = len({curve.epoch for curve in fitted.curves})
+    chosen = fitted.chosen["epoch"]
+    assert [seed for seed, _ in held.epochs] == [3000 + n for n in [*range(1, tried + 1), *range(1, chosen + 1)]]
+    everybody = set(samples.knees.tolist())
+    assert all(knees < everybody for _, knees in held.epochs[:tried])
+    assert chosen and all(knees == everybody for _, knees in held.epochs[tried:])
+    assert (fitted.middle, fitted.spread) == (pain.mean(), pain.std())
 
 
 def test_the_probe_learns_nothing_from_rows_it_is_not_given() -> None:

@@ -1,5 +1,6 @@
 """Knee MRI by slices: the network, what a run leaves behind, what it finds where something is planted and where not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from inference.errors import DataError
 from inference.slice_nets import SliceNet, SliceNetSpec
 from tests.training.made_slices import SLICES, WIDTH, made
 from training import cli, slice_run
+from training.card_parts import systems_table
+from training.cv_evaluate import evaluate_run, unfinished
+from training.cv_evidence import read_evidence
 from training.predictions import read_predictions
 from training.slice_fit import SliceFitConfig, best_threshold
 from training.slice_systems import CLINICAL, SliceSamples, SliceSystem, fit_fold, systems
@@ -109,6 +113,18 @@ def test_a_run_goes_on_where_it_stopped_and_tells_what_was_chosen(
     with pytest.raises(AssertionError):
         slice_run.fit_systems(again, chosen("progression_abs", "image_clinical"), quiet)
 
+    # What was asked for is not forgotten by a run of before, nor when less is asked for later.
+    assert read_evidence(again.folder).unfinished == ("image_clinical",)
+    later = slice_run.fit_systems(run_of(tmp_path), chosen("progression_abs", "image"), quiet)
+    assert set(later.asked) == {"clinical_only", "image", "image_clinical"}
+    figures = evaluate_run(again.folder)
+    assert "missing here: image_clinical." in str(unfinished(figures))
+    assert next(systems_table(figures, "image", {"roc_auc": "ROC AUC"})).startswith("NOT FINISHED")
+    path = again.folder / "run.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "asked"}))
+    assert run_of(tmp_path).asked == ()
+    assert read_evidence(again.folder).unfinished == ()
+
 
 def test_pain_is_never_told_from_pain(tmp_path: Path) -> None:
     for system in systems("womac_pain_binary"):
@@ -159,6 +175,7 @@ def test_the_command_and_what_it_says_of_wrong_input(tmp_path: Path, capsys: pyt
     assert cli.main([*words, "--seed", "3"]) == 2
     assert "another folder" in capsys.readouterr().err
     assert cli.main(["fit", "--slices", str(tmp_path / "slices"), "--run", str(tmp_path / "x")]) == 2
+    assert "needs --cohort" in capsys.readouterr().err
 
 
 def test_slices_keep_their_order_and_sides(tmp_path: Path) -> None:
