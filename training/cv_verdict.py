@@ -12,6 +12,8 @@ _AGAINST: Final = (
     ("mae", "MAE", "kl_only", "KL grade alone"),
 )
 
+_MOST_NAMED: Final = 6  # more titles are no sentence; the table of differences marks them
+
 
 def sentences(figures: Mapping[str, Any]) -> list[str]:
     """A sentence for each figure and baseline, worded from the paired intervals."""
@@ -74,10 +76,14 @@ def _said(better: Sequence[str], worse: Sequence[str], count: int) -> str:
     if not better:
         text = f"the only system is not {beyond}" if count == 1 else f"none of the {count} systems is {beyond}"
     else:
-        text = f"{len(better)} of {_count(count)} {'is' if len(better) == 1 else 'are'} {beyond} ({'; '.join(better)})"
+        text = f"{len(better)} of {_count(count)} {'is' if len(better) == 1 else 'are'} {beyond}{_named(better)}"
     if worse:
-        text += f", and {len(worse)} {'is' if len(worse) == 1 else 'are'} worse beyond it ({'; '.join(worse)})"
+        text += f", and {len(worse)} {'is' if len(worse) == 1 else 'are'} worse beyond it{_named(worse)}"
     return text + "."
+
+
+def _named(titles: Sequence[str]) -> str:
+    return f" ({'; '.join(titles)})" if len(titles) <= _MOST_NAMED else ""
 
 
 def _count(count: int) -> str:

@@ -192,7 +192,10 @@ def _table(table: Table) -> str:
 
 def _cell(tag: str, cell: Cell, scope: str = "") -> str:
     small = f"<small>{escape(cell.small)}</small>" if cell.small else ""
-    return f"<{tag}{scope}{_class(cell.kind)}>{escape(cell.text)}{small}</{tag}>"
+    text = escape(cell.text)
+    if tag == "th":  # long names break where their parts end
+        text = text.replace("/", "/<wbr>").replace("_", "_<wbr>")
+    return f"<{tag}{scope}{_class(cell.kind)}>{text}{small}</{tag}>"
 
 
 def _class(kind: str) -> str:

@@ -25,6 +25,10 @@ Interval = Sequence[float | None]  # value, low, high
 INK, GREY, LIGHT, BAND = "#14161A", "#6B717B", "#DFE2E7", "#F5D9A8"
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _WHOLE: Final = 30  # points: a longer scale has too many values for a bin each
+_IN_LEGEND: Final = 8  # systems
+_ACROSS: Final = 3  # panels beside each other
+_DOT: Final = 0.02  # of the axis: how wide a dot is
+_HEIGHTS: Final = (0.0, -0.32, 0.32)  # rows
 MARKERS: Final = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
 
 
@@ -102,7 +106,11 @@ def signed_errors(groups: Sequence[tuple[str, Mapping[str, Interval]]], titles: 
         groups: name of a group, and the estimate of each system.
         titles: by system, in order; of it the first is the baseline that is drawn in grey.
         unit: of the error.
+
+    Where a legend would be too long to be found one's way in, each group has a panel of its own with named rows.
     """
+    if len(titles) > _IN_LEGEND:
+        return _named_errors(groups, titles, unit)
     step = 0.8 / max(len(titles), 1)
     height = 1.2 + len(groups) * (0.25 + 0.13 * len(titles))
     with drawing(9.5, height) as (figure, drawn):
@@ -124,6 +132,26 @@ def signed_errors(groups: Sequence[tuple[str, Mapping[str, Interval]]], titles: 
         figure.legend(
             handles, [wrapped(label, 40) for label in labels], loc="outside right upper", fontsize=8, frameon=False
         )
+    return drawn.getvalue()
+
+
+def _named_errors(groups: Sequence[tuple[str, Mapping[str, Interval]]], titles: Mapping[str, str], unit: str) -> bytes:
+    columns = min(_ACROSS, len(groups))
+    lines = -(-len(groups) // columns)
+    with drawing(10.8, lines * (0.9 + 0.3 * len(titles))) as (figure, drawn):
+        first = None
+        for number, (name, found) in enumerate(groups):
+            axes = figure.add_subplot(lines, columns, number + 1, sharex=first)
+            first = first or axes
+            axes.axvline(0, color=INK, linewidth=0.9)
+            for place, system in enumerate(titles):
+                _point(axes, found[system], place, COLOURS[0] if place else GREY, "o" if place else "s")
+            names = [wrapped(title, 40) for title in titles.values()]
+            axes.set_yticks(range(len(titles)), names if number % columns == 0 else [""] * len(names), fontsize=8)
+            axes.set_ylim(len(titles) - 0.5, -0.5)
+            axes.set_title(wrapped(name, 26))
+            axes.locator_params(axis="x", nbins=5)
+        figure.supxlabel(f"predicted less observed, {unit} (left: too little predicted; right: too much)", fontsize=9)
     return drawn.getvalue()
 
 
@@ -199,21 +227,35 @@ def _errors(axes: Axes, truth: Floats, mean: Floats, constant: Floats | None, sc
 
 
 def fold_dots(titles: Mapping[str, str], values: Mapping[str, Sequence[float | None]], label: str) -> bytes:
-    """A figure in each fold, a row a system; the numbers are those of the folds."""
-    with drawing(9.5, 0.9 + 0.34 * len(titles)) as (figure, drawn):
+    """A figure in each fold, a row a system; the numbers are those of the folds, beside each other where they agree."""
+    every = [value for row in values.values() for value in row if value is not None] or [0.0]
+    near = (max(every) - min(every)) * _DOT
+    with drawing(9.5, 0.9 + 0.42 * len(titles)) as (figure, drawn):
         axes = figure.add_subplot()
         for place, system in enumerate(titles):
             known = [(number, value) for number, value in enumerate(values[system]) if value is not None]
             axes.plot([value for _, value in known], [place] * len(known), "-", color=LIGHT, linewidth=3, zorder=1)
-            for number, value in known:
-                axes.plot([value], [place], "o", color=COLOURS[number % len(COLOURS)], markersize=9, alpha=0.85)
+            heights = apart([value for _, value in known], near)
+            for (number, value), height in zip(known, heights, strict=True):
+                colour = COLOURS[number % len(COLOURS)]
+                axes.plot([value], [place + height], "o", color=colour, markersize=9, alpha=0.85)
                 axes.text(
-                    value, place, str(number), color="white", fontsize=6, ha="center", va="center", fontweight="bold"
-                )
+                    value, place + height, str(number), color="white", fontsize=6, ha="center", va="center",
+                    fontweight="bold",
+                )  # fmt: skip
         axes.set_yticks(range(len(titles)), [wrapped(title, 40) for title in titles.values()])
         axes.set_ylim(len(titles) - 0.5, -0.5)
         axes.set_xlabel(label)
     return drawn.getvalue()
+
+
+def apart(values: Sequence[float], near: float) -> list[float]:
+    """Heights, in rows, at which dots of these values do not lie upon each other: 0 where none is within `near`."""
+    heights: list[float] = []
+    for number, value in enumerate(values):
+        taken = {heights[other] for other in range(number) if abs(values[other] - value) < near}
+        heights.append(next((height for height in _HEIGHTS if height not in taken), 0.0))
+    return heights
 
 
 def curves(points: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[float]]]]) -> bytes:
