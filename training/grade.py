@@ -26,6 +26,7 @@ from inference.manifest import SHIPPED
 from inference.unlike import unlike_training
 from training.embed_knees import KneeRow, read_cohort
 from training.embed_shards import Shards
+from training.export_names import Export
 from training.knee_work import Compute, KneeWork, Progress, alone, check_work, write_failures
 
 _ABOUT = b"genu"  # of the table's metadata
@@ -43,7 +44,7 @@ class GradePlan:
     """
 
     cohort: Path
-    export: Path
+    export: Export
     out: Path
     bundle: Path | None = None
     batch: int = 32
@@ -95,11 +96,12 @@ def grade(plan: GradePlan, progress: Progress | None = None) -> GradeReport:
     """Grade a cohort into `plan.out`, going on where an earlier run stopped.
 
     Raises:
-        UsageError: a number makes no sense, or the device is not here; DataError: no cohort, no export, or another run
-            is at work; BundleError: the bundle does not load or is of another task; ResourceError: memory, disk, or a
-            worker that was ended.
+        UsageError: a number makes no sense, the device is not here, or the output cannot lie there; DataError: no
+            cohort, no export, or another run is at work; BundleError: the bundle does not load or is of another task;
+            ResourceError: memory, disk, or a worker that was ended.
     """
     check_work(plan.batch, plan.workers)
+    _check_out(plan)
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no GPU here.")
     rows = read_cohort(plan.cohort)
@@ -131,6 +133,15 @@ def read_grades(path: Path) -> Grades:
         return Grades(tuple(table["knee"].to_pylist()), grades, probabilities, dict(about))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{path} holds no grades ({error}): make it with `genu-train grade --out {path}`.") from error
+
+
+def _check_out(plan: GradePlan) -> None:
+    """That the files can be written where they are to be: said before the hours of grading, not after them."""
+    below = (plan.out.parent, *plan.out.parent.parents)
+    if taken := next((path for path in (plan.kept, *below) if path.exists() and not path.is_dir()), None):
+        raise UsageError(f"--out {plan.out}: {taken} is a file where a folder is needed; name another file.")
+    if taken := next((path for path in (plan.out, plan.failures) if path.is_dir()), None):
+        raise UsageError(f"--out {plan.out}: {taken} is a folder; name a file, such as {taken / 'grades.parquet'}.")
 
 
 def _about(bundle: Bundle) -> dict[str, Any]:

@@ -179,6 +179,27 @@ def test_what_makes_no_sense_says_so(site: Site, bundle: Path, tmp_path: Path) -
     assert manifest["synthetic"] is True
 
 
+@pytest.mark.parametrize(
+    ("made", "out", "message"),
+    [
+        ("grades.parquet/", "grades.parquet", "grades.parquet is a folder; name a file"),
+        ("grades.failures.csv/", "grades.parquet", "grades.failures.csv is a folder"),
+        ("grades.kept", "grades.parquet", "grades.kept is a file where a folder is needed"),
+        ("here", "here/grades.parquet", "here is a file where a folder is needed"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_graded(
+    site: Site, bundle: Path, tmp_path: Path, reads: list[str], made: str, out: str, message: str
+) -> None:
+    if made.endswith("/"):
+        (tmp_path / made).mkdir()
+    else:
+        (tmp_path / made).touch()
+    with pytest.raises(UsageError, match=message):
+        grade(plan(site, tmp_path / out, bundle))
+    assert not reads
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--device cuda: torch sees no GPU here"):
