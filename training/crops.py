@@ -27,7 +27,7 @@ from training.film_knees import Knee, cut_film, identity
 from training.labels import Label
 
 LEFT_OUT = "left_out.csv"
-NOT_INDEXED = "NOT_INDEXED"
+NOT_INDEXED = "not_indexed"
 _COLUMNS = ("SOPInstanceUID", "side", "reason")
 _VERSION = 2  # of crops of crops, which a run may hold since long
 _FILMS_VERSION = 1
@@ -68,7 +68,7 @@ class LeftOut:
 
     @property
     def code(self) -> str:
-        """Such as NO_KNEE_FOUND."""
+        """Such as no_knee_found."""
         return self.reason.partition(":")[0]
 
 

@@ -181,7 +181,7 @@ def _compare(run: Run, kept: dict[str, Any], now: dict[str, Any]) -> None:
     for name, value in now.items():
         if kept[name] != value:
             raise DataError(
-                f"{run.folder} holds a run with other {_NAMES[name]} than {_shown(getattr(run, name))} is now (SHA-256 "
+                f"{run.folder} holds a run made with {_NAMES[name]} other than {_shown(getattr(run, name))} (SHA-256 "
                 f"{_short(kept[name])}, now {_short(value)}): name another folder with --run, or put back what it was "
                 "made from."
             )

@@ -66,11 +66,11 @@ def test_a_card_says_what_it_was_not_told(metrics: dict[str, Any]) -> None:
     for claim in ("Chen", "OAI", "CC BY", "Apache", "published grade", "ImageNet"):
         assert claim not in card
     half = DataAbout(title="Knees of ours", description="standing films.")
-    metrics["left_out"] = {"NO_KNEE_FOUND": 3, "SIDE_UNKNOWN": 1}
+    metrics["left_out"] = {"no_knee_found": 3, "side_unknown": 1}
     card = model_card(config, metrics, knees, Provenance(half, False, [("own.tflite", "0" * 64)]))
     assert "Knees of ours, under a licence that was not told: standing films." in card
     assert "Started from `own.tflite`, of which no origin was told." in card
-    assert "4 labelled knees were left out: 3 NO_KNEE_FOUND, 1 SIDE_UNKNOWN." in card
+    assert "4 labelled knees were left out: 3 no_knee_found, 1 side_unknown." in card
 
 
 def test_only_a_weakest_kl_1_is_called_so(metrics: dict[str, Any]) -> None:
