@@ -16,23 +16,35 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from inference.errors import ResourceError, UnreadableError
+from inference.bias import BiasSpec
+from inference.errors import DataError, ResourceError, UnreadableError, UsageError
 from inference.limits import Limits
+from inference.mr_sequences import MRSequence
 from inference.pixels import load_display
 from inference.preprocess import PreprocessSpec
 from inference.reading import read_instance
+from inference.volumes import VolumeSpec
 from tests import phantom_pixels, phantoms
-from training import exports
+from tests.mr_phantoms import enhanced_series, mr_series
+from tests.mr_phantoms import write as write_mr
+from training import export_names, exports
+from training.cli import main
+from training.cohorts.series import read_series
 from training.embed_decode import prepared
 from training.embed_knees import Film, PreparedKnee, films, known_film, read_cohort, read_film
+from training.embed_standins import write_standin
+from training.embeddings import EmbeddingStore
 from training.export_names import Export
 from training.exports import Item, held
+from training.grade import read_grades
 from training.index import index_export, read_index
 from training.knee_crops import gather
+from training.preprocess_mri import PreprocessPlan, preprocess
 
 SPEC = PreprocessSpec(crop_size=64, size=(64, 64))
 FILMS = {"a/left.dcm": ("L", 1), "a/right.dcm": ("R", 2), "b/other.dcm": ("L", 4)}
@@ -287,3 +299,91 @@ def test_a_dicomdir_and_names_that_are_no_text(folder: Path, tmp_path: Path) -> 
     assert Item(folder / "plain" / "DICOMDIR", "a/left.dcm").local == folder / "plain" / "a/left.dcm"
     exports.check(folder / "plain" / "DICOMDIR")
     (folder / "plain" / "DICOMDIR").unlink()
+
+
+def test_mr_series_of_zips_and_stores_are_the_slices_of_the_folder(
+    tmp_path: Path, store: tuple[str, type[Store]], folder: Path, request: pytest.FixtureRequest
+) -> None:
+    plain = tmp_path / "plain"
+    write_mr(mr_series("L", identity="left", shuffle=1), plain / "left")
+    write_mr(enhanced_series("R", identity="right"), plain / "right")
+    packed, mixed = tmp_path / "packed.zip", tmp_path / "mixed"
+    mixed.mkdir()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(plain.rglob("*.dcm")):
+            archive.write(path, path.relative_to(plain))
+    shutil.copy(packed, mixed / "all.zip")
+    shutil.copytree(plain, folder / "served" / "mr")
+    request.addfinalizer(functools.partial(shutil.rmtree, folder / "served" / "mr"))
+    url = f"{store[0]}/mr"
+    spec = replace(VolumeSpec.default(MRSequence.COR_IW_TSE), size=32, bias=BiasSpec(iterations=(1,)))
+    made = {}
+    for name, export in {"plain": plain, "packed": packed, "mixed": mixed, "url": url}.items():
+        index = tmp_path / f"{name}.parquet"
+        index_export(export, index)
+        cohort = tmp_path / f"cohort-{name}"
+        cohort.mkdir()
+        series = read_series(index).select("SeriesInstanceUID", "path", sequence=pl.lit("COR_IW_TSE"))
+        one_right = pl.when(pl.col("path").str.ends_with("right")).then(pl.lit("R")).otherwise(pl.lit("L"))
+        series.with_columns(side=one_right).write_parquet(cohort / "cohort.parquet")
+        plan = PreprocessPlan(export, tmp_path / f"out-{name}", spec, cohort, workers=0, index=index)
+        assert preprocess(plan).prepared == 2, name
+        assert preprocess(plan).cached == 2, name
+        of_all = preprocess(replace(plan, out=tmp_path / f"all-{name}", cohort=None))
+        assert (of_all.prepared, of_all.failed) == (2, 0), name
+        made[name] = {path.name: path.read_bytes() for path in plan.out.rglob("*.safetensors")}
+        assert {path.name for path in (tmp_path / f"all-{name}").rglob("*.safetensors")} == made[name].keys()
+    assert len(made["plain"]) == 2
+    assert made["plain"] == made["packed"] == made["mixed"] == made["url"]
+    with pytest.raises(DataError, match=r"the index .*packed\.zip\.index\.parquet is missing"):
+        preprocess(PreprocessPlan(packed, tmp_path / "none", spec, workers=0))
+    with pytest.raises(UsageError, match="--index is needed for a URL"):
+        preprocess(PreprocessPlan(url, tmp_path / "none", spec, workers=0))
+
+
+def test_the_commands_from_a_zip_to_vectors_and_grades(folder: Path, tmp_path: Path) -> None:
+    weights = str(write_standin("rad_dino", tmp_path / "weights"))
+    (tmp_path / "work").mkdir()
+    shutil.copy(folder / "packed.zip", tmp_path / "work" / "packed.zip")
+    shutil.copytree(folder / "plain", tmp_path / "work" / "plain")
+    stores, grades = [], []
+    for export in (tmp_path / "work" / "plain", tmp_path / "work" / "packed.zip"):
+        out, given = tmp_path / export.name, ["--export", str(export)]
+        assert main(["index", str(export)]) == 0
+        rows = read_index(export_names.default_index(export))
+        table = tmp_path / "labels.csv"
+        lines = [f"{row['SOPInstanceUID']},{row['ImageLaterality']},3" for row in rows]
+        table.write_text("\n".join(["SOPInstanceUID,side,pain", *lines]) + "\n")
+        assert main(["cohort", "table", *given, "--tables", str(table), "--out", str(out / "cohort")]) == 0
+        made = ["--cohort", str(out / "cohort"), *given, "--workers", "0", "--device", "cpu"]
+        command = ["embed", *made, "--backbone", "rad_dino", "--weights", weights, "--out", str(out / "vectors")]
+        assert main(command) == 0
+        assert main(["grade", *made, "--out", str(out / "grades.parquet")]) == 0
+        stores.append(EmbeddingStore(out / "vectors"))
+        grades.append(read_grades(out / "grades.parquet"))
+    assert len(stores[0].keys) == 3
+    assert stores[0].keys == stores[1].keys
+    matrices = [store.matrix(store.keys) for store in stores]
+    assert matrices[0].tobytes() == matrices[1].tobytes()
+    assert grades[0].knees == grades[1].knees
+    assert grades[0].probabilities.tobytes() == grades[1].probabilities.tobytes()
+
+
+def test_wrong_use(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.zip").write_bytes(b"no zip")
+    table = tmp_path / "labels.csv"
+    table.write_text("SOPInstanceUID,side,pain\n1.2,L,3\n")
+    cohort = cohort_of(folder / "plain", tmp_path)
+    for words, told in (
+        (["grade", "--cohort", str(cohort), "--export", str(tmp_path / "x.zip"), "--out", str(tmp_path / "g")],
+         "is no folder, zip, DICOMDIR or URL"),
+        (["grade", "--cohort", str(cohort), "--export", "nothing://user:word@x", "--out", str(tmp_path / "g")],
+         "nothing://x: no store of this kind"),
+        (["cohort", "table", "--export", "memory://x", "--tables", str(table), "--out", str(tmp_path / "c")],
+         "--index is needed"),
+        (["fit", "--export", str(folder / "packed.zip"), "--run", str(tmp_path / "r")], "is not a folder: here a zip"),
+    ):  # fmt: skip
+        assert main(words) != 0
+        said = capsys.readouterr().err
+        assert told in " ".join(said.split()), said
+        assert "word" not in said
