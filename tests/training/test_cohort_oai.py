@@ -38,7 +38,7 @@ class Release:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.tables = folder, folder / "tables"
-        self.films: list[tuple[str, str, str]] = []
+        self.films: list[tuple[str, str | None, str | None]] = []
         self.write("X-Ray Image Assessments_ASCII/KXR_SQ_BU00.txt", GRADES)
         self.write("AllClinical_ASCII/AllClinical00.txt", CLINICAL)
         self.write("Enrollees.txt", PEOPLE)
@@ -46,10 +46,10 @@ class Release:
     def write(self, name: str, text: str) -> None:
         path = self.tables / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def film(self, path: str, series: str | None = PA, barcode: str | None = None) -> None:
-        self.films.append((path, series, barcode))  # type: ignore[arg-type]
+        self.films.append((path, series, barcode))
 
     def index(self) -> Path:
         names = ("path", "reason", "SOPInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate", "SeriesDescription",
@@ -116,6 +116,23 @@ def test_contents_csv_says_what_a_folder_holds(release: Release) -> None:
     assert [str(day) for (day,) in rows(release.cohort(), "StudyDate")] == ["2005-02-04"] * 2
 
 
+def test_dates_of_contents_csv_are_counted_or_stop_it(release: Release) -> None:
+    place = "00m/0.C.2/9000001/20050204/0034400"
+    release.films = [(f"{place}{number}/001", PA, None) for number in range(3)]
+    contents = release.folder / "00m" / "contents.csv"
+    contents.parent.mkdir()
+    head = "Folder,ParticipantID,StudyDate,Barcode,SeriesDescription\n"
+    days = ["2005-02-04 00:00:00.000", "2/4/2005 0:00", "soon"]
+    listed = [f"{place[4:]}{number},9000001,{day},,{PA}\n" for number, day in enumerate(days)]
+    contents.write_text(head + "".join(listed), encoding="utf-8")
+    source = oai_xr.read(release.tables, release.index(), release.folder)
+    assert source.unread == {"contents.csv: the column listed_date": 1}
+    assert source.knees["StudyDate"].n_unique() == 2
+    contents.write_text(head + "".join(listed[1:]).replace("2/4/2005 0:00", "38387"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"contents\.csv: the column listed_date: 2 of 2 values, such as '38387'"):
+        oai_xr.read(release.tables, release.index(), release.folder)
+
+
 def test_the_projects_are_preferred_in_their_order(release: Release) -> None:
     source = oai_xr.read(release.tables, release.index(), release.folder, [37])
     knees = select(source, read_rules(shipped("oai_xr"), "oai_xr")).knees
@@ -138,6 +155,13 @@ def test_a_project_that_contradicts_itself_gives_no_grade(release: Release) -> N
         ("AllClinical_ASCII/AllClinical00.txt", "ID|V00AGE\n1|1\n", r"lacks the column\(s\) V00WOMKPR"),
         ("AllClinical_ASCII/AllClinical00.txt", CLINICAL + "9000001|61|9|0|80|100|4|0\n", "rows that differ"),
         ("Enrollees.txt", "ID|P02SEX\n1|1\n", r"lacks the column\(s\) P02RACE"),
+        ("Enrollees.txt", "ID|P02SEX|P02RACE\n", r"Enrollees\.txt has no rows"),
+        (
+            "Enrollees.txt",
+            "ID|P02SEX|P02RACE\n1|1|1\n2|1|1|7\n",
+            r"Enrollees\.txt, line 3: 4 values, but the header has 3",
+        ),
+        ("Enrollees.txt", "ID|P02SEX|P02RACE\n1|1|\udce9\n", r"Enrollees\.txt, line 2: the byte 0xE9 is not UTF-8"),
     ],
 )
 def test_wrong_tables_are_errors(release: Release, name: str, text: str, message: str) -> None:

@@ -275,6 +275,7 @@ def test_text_is_preferred_to_sas_and_damaged_sas_is_an_error(release: Release) 
         ("AllClinical00", "ID|V00AGE\n1|1\n", r"lacks the column\(s\) P01BMI"),
         ("AllClinical00", TABLES["AllClinical00"] + "9000001|70|30|1700|87|1|2|1|0|0|0\n", "rows that differ"),
         ("Enrollees", "ID|P02SEX\n1|1\n", r"lacks the column\(s\) P02RACE"),
+        ("kxr_qjsw_duryea00", TABLES["kxr_qjsw_duryea00"].replace("4.1", "4,1"), "V00MCMJSW has decimal commas"),
     ],
 )
 def test_odd_tables_are_errors(release: Release, name: str, text: str, message: str) -> None:
@@ -391,6 +392,10 @@ class TestTablesOfSeries:
             ("1.1/L/b", "L", 0.0, 60.0, 4.5, 11, "COR_IW_TSE_RIGHT", "9000009", None),
         ]
 
+    def test_names_in_other_letters_and_a_study_of_the_table(self, release: Release) -> None:
+        knees = self.cohort(release, "seriesinstanceuid;StudyInstanceUID;Side;PAIN\n 1.1 ;7.7; LEFT ;3\n")
+        assert rows(knees, "knee", "StudyInstanceUID", "pain") == [("1.1/L", "2.00m/0.C.2/9000001/20", 3.0)]
+
     def test_series_by_their_folder(self, release: Release) -> None:
         place = "./00m/0.C.2/9000001/20050204/10000001/"
         knees = self.cohort(release, f"folder\tside\n{place},L\n".replace("\t", ",").replace("side\n", "side,grade\n")
@@ -404,6 +409,13 @@ class TestTablesOfSeries:
             ("SeriesInstanceUID,side\n1.1,L\n", "has no target"),
             ("SeriesInstanceUID,side,pain\n1.1,B,1\n", "the column side holds 'B'"),
             ("folder,pain\n1.1,1\n", r"lacks the column\(s\) side"),
+            ("SeriesInstanceUID,side,pain\n", "labels.csv has no rows"),
+            ("SeriesInstanceUID,side,pain\n1.1,L,1\n1.2,L,1,1\n", "labels.csv, line 3: 4 values, but the header has 3"),
+            ("SeriesInstanceUID;side;pain\n1.1;L;1,5\n", "the column pain has decimal commas, as in '1,5'"),
+            ("SeriesInstanceUID,side,pain,mjsw\n1.1,L,1,wide\n", "the column mjsw: 1 of 1 values, such as 'wide'"),
+            ("SeriesInstanceUID,side,pain,StudyDate\n1.1,L,1,38387\n", "StudyDate: 1 of 1 values, such as '38387'"),
+            ("SeriesInstanceUID,side,pain,PatientID\n1.1,L,1,7\n1.2,L,1,\n", "PatientID is empty in 1 row(s)"),
+            (",side,pain,folder\n,L,1,\n,L,2,a\n", "folder is empty in 1 row(s)"),
         ],
     )
     def test_wrong_tables(self, release: Release, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import pyreadstat
 
 from inference.errors import DataError
-from training.cohorts.columns import number, text
+from training.cohorts.columns import check_decimals, number, text
 from training.cohorts.reading import rows as read_rows
 
 PROJECTS = (15, 37, 42)
@@ -58,10 +58,13 @@ def read_table(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) 
     """The columns `needed`, as text and under these names; `optional` ones are null where the table lacks them.
 
     Raises:
-        DataError: the table cannot be read, is empty or lacks columns; lists what it has.
+        DataError: the table cannot be read, is empty, lacks columns or has decimal commas; lists what it has.
     """
     if path.suffix.lower() != ".sas7bdat":
-        return read_rows(path, needed, optional)
+        frame = read_rows(path, needed, optional)
+        for column in frame.columns:
+            check_decimals(frame[column], path.name)
+        return frame
     frame = _read_sas(path, needed, optional)
     if frame.is_empty():
         raise DataError(f"{path} has no rows: name the folder of the tables that were filled.")
