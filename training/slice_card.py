@@ -68,8 +68,9 @@ def _interval(facts: SliceCardFacts) -> Iterator[str]:
         f"Method: {told['method']}, from {told['rows']} out-of-fold rows of {told['patients']} patients, each patient "
         "of the same weight. The interval runs from the probability if the new knee were like those without the "
         "outcome to the probability if it were like those with it: it says how much the calibration rests on few "
-        "knees, not how sure an outcome is. The served networks learnt from all patients, the tables are of networks "
-        "that learnt from all folds but one."
+        "knees, not how sure an outcome is. The served networks learnt from the patients of all folds, but for one of "
+        f"{facts.bundle['training']['fitting']['inner']} inner parts, which decided when to stop and the temperature; "
+        "the tables are of networks that learnt in the same way from all folds but one."
     )
     yield ""
     yield "Measured fold by fold with tables of the other folds, patients of the same weight:"

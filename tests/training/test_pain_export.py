@@ -213,7 +213,12 @@ def test_what_cannot_be_exported_is_told(tmp_path: Path, capsys: pytest.CaptureF
     ]
     assert main([*told, "--name", "genu-pain", "--model-version", "1.2.3"]) == 0
     assert "genu-pain 1.2.3 in" in (said := capsys.readouterr().out)
-    assert "SYNTHETIC" in said
+    assert "SYNTHETIC" in said and "NOT FINISHED" not in said
+    values = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(values | {"asked": ["rad_dino"]}))
+    assert main(told) == 0
+    assert "NOT FINISHED, and missing here: rad_dino." in capsys.readouterr().out
+    assert "NOT FINISHED, and missing here: rad_dino." in (tmp_path / "out" / "MODEL_CARD.md").read_text()
     values = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(values | {"bounds": [0.0, 20.0], "target": "womac_pain"}))
     with pytest.raises(DataError, match="'womac_pain' from 0 to 20; Genu serves pain from 0 to 10"):
