@@ -110,11 +110,15 @@ def provenance(run: Run) -> Provenance:
         DataError: labels, index or initial weights cannot be read.
     """
     labels, index = read_label_table(run.labels), read_index(run.index, _INDEX)
-    about = applies(run.config.data, file_digest(run.labels))
+    # The files of weights need not be there any more.
+    digests = _kept(run.folder).get("sha256") or _digests(run)
+    about = applies(run.config.data, digests["labels"])
     return Provenance(
         about=about,
         synthetic=(about is not None and about.synthetic) or is_made(run.index, run.labels, index, labels),
-        initial=[(path.name, file_digest(path)) for path in run.initial_weights],
+        initial=[
+            (path.name, digest) for path, digest in zip(run.initial_weights, digests["initial_weights"], strict=True)
+        ],
     )
 
 

@@ -18,7 +18,7 @@ from inference.predictor import Predictor
 from inference.preprocess import PreprocessSpec
 from inference.reading import read_study
 from tests import phantoms
-from training import crops, film_knees
+from training import cli, crops, film_knees, fit
 from training.crops import CropSet, left_out_line, load_crops, read_left_out
 from training.dicomize import dicomize
 from training.index import index_export, read_index
@@ -116,6 +116,25 @@ def test_what_the_service_would_refuse_is_left_out_with_its_reason(
         assert next(csv.reader(file)) == ["SOPInstanceUID", "side", "reason"]
     with pytest.raises(DataError, match="no labelled knee can be used, the first since no_frontal_view"):
         load_crops(export, index, labels[2:4], tmp_path)
+
+
+def test_fit_says_what_it_leaves_out_and_what_it_was_not_told(
+    films: dict[str, Dataset],
+    export: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(fit, "fit_member", lambda *_: None)
+    rows = [f"{film.SOPInstanceUID},{film.PatientID},L,1.0,train" for film in (films["left"], films["lateral"])]
+    (tmp_path / "labels.csv").write_text("\n".join(["SOPInstanceUID,PatientID,side,kl,split", *rows]))
+    run = tmp_path / "run"
+    assert cli.main(["fit", "--export", str(export), "--labels", str(tmp_path / "labels.csv"), "--run", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert f"1 labelled knees left out (1 no_frontal_view): see {run / 'left_out.csv'}" in said
+    assert "SYNTHETIC: made knees" in said
+    # The default configuration is that of the shipped grader, and speaks of other labels.
+    assert "no [data] about these labels" in said
 
 
 def test_a_film_as_large_as_a_crop_is_one_already() -> None:

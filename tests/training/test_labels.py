@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from inference.errors import DataError
+from inference.findings import Side
 from training import cli, crops
 from training.labels import Label, read_label_table
 
@@ -15,9 +16,9 @@ def test_rows_are_read_as_people_write_them(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("\ufeff" + HEAD + "1.2.3,P 1,R,2.0,train\n1.2.3, P 1 ,L,0,train\n1.2.4,P2,L,4,val\n", "utf-8")
     assert read_label_table(path) == [
-        Label("1.2.3", "P 1", "R", 2, "train"),
-        Label("1.2.3", "P 1", "L", 0, "train"),
-        Label("1.2.4", "P2", "L", 4, "val"),
+        Label("1.2.3", "P 1", Side.RIGHT, 2, "train"),
+        Label("1.2.3", "P 1", Side.LEFT, 0, "train"),
+        Label("1.2.4", "P2", Side.LEFT, 4, "val"),
     ]
 
 

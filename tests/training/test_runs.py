@@ -1,5 +1,6 @@
 """A run's folder is that of one set of inputs and one configuration of the same weights; anything else is an error."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -198,7 +199,9 @@ def test_where_the_knees_come_from_is_what_the_run_was_told(run: Run, config: Pa
     config.write_text(TOML + DATA + "synthetic = true\n")
     runs.create(run, config)
     assert runs.provenance(run).synthetic
-    assert [name for name, _ in runs.provenance(run).initial] == ["w.tflite"]
+    run.initial_weights[0].unlink()
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert list(runs.provenance(run).initial) == [("w.tflite", digest)], "what it started from, also when it is gone"
 
 
 def test_made_knees_are_known_as_such(run: Run, config: Path) -> None:
