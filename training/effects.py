@@ -8,9 +8,9 @@ Three questions, each with a patient-bootstrap interval (95 %):
 - Image, as a system reads it: out-of-fold scores are a noisy reading, so their slope is not the planted one
   (regression dilution; Carroll et al., Measurement Error in Nonlinear Models, 2006). Told are the coefficient of the
   score beside the true grade (above 0 when something was planted, not above when nothing was), the gain in R² of image
-  and grade over the grade alone, and the planted effect with the score as an instrument for the effusion,
-  cov(pain, score | KL) / cov(effusion, score | KL), which a noisy reading does not dilute; its interval must cover
-  what was planted, for the system that reads the effusion best.
+  and grade over the grade alone (or over the constant, where that is better), and the planted effect with the score as
+  an instrument for the effusion, cov(pain, score | KL) / cov(effusion, score | KL), which a noisy reading does not
+  dilute; its interval must cover what was planted, for the system that reads the effusion best.
 
 The grade is held fixed because a score that reads the grade from the pixels would otherwise pass for an image effect.
 """
@@ -211,27 +211,33 @@ def _table_rows(case: _Case, effects: Mapping[str, float]) -> list[Row]:
 
 
 def _gains(case: _Case, systems: Sequence[Predictions], planted: float) -> list[Row]:
-    """R² of image and grade less that of the grade alone, over the knees whose grade is right."""
+    """R² of image and grade less that of the grade alone, over the knees whose grade is right.
+
+    Where the grade tells nothing, means by grade err more than one mean for all, and what is shrunk to that mean would
+    pass for seeing something: the better of the two is what has to be beaten.
+    """
     named = {system.system: system for system in systems}
     alone = named.get("kl_only")
     if alone is None or alone.mean is None or case.graded.sum() < FEWEST:
         return []
+    constant = named.get("constant_mean", alone).mean
+    constant = alone.mean if constant is None else constant
+    figure = "gain in R² over KL alone, or over the constant where that is better"
     rows = []
     for name, system in named.items():
         if name.startswith("image_kl_") and system.mean is not None:
-            errors = np.stack([(system.mean - case.pain) ** 2, (alone.mean - case.pain) ** 2], axis=1)
-            sums = np.concatenate(
-                [errors, np.stack([case.pain, case.pain**2, np.ones(len(case.pain))], axis=1)], axis=1
-            )
+            errors = [(mean - case.pain) ** 2 for mean in (system.mean, alone.mean, constant)]
+            sums = np.stack([case.pain, case.pain**2, np.ones(len(case.pain)), *errors], axis=1)
             sums *= case.graded[:, None]
             found = estimate(float(_gain(sums.sum(axis=0)[None])[0]), _gain(case.bootstrap.sums(sums)))
-            rows.append(_row("image", name, "gain in R² over KL alone", "above" if planted else "not above", found))
+            rows.append(_row("image", name, figure, "above" if planted else "not above", found))
     return rows
 
 
 def _gain(sums: Floats) -> Floats:
-    spread = sums[:, 3] - sums[:, 2] ** 2 / np.maximum(sums[:, 4], 1)
-    return np.asarray((sums[:, 1] - sums[:, 0]) / np.where(spread > 0, spread, np.nan))
+    pain, squares, count, error, alone, constant = sums.T
+    spread = squares - pain**2 / np.maximum(count, 1)
+    return np.asarray((np.minimum(alone, constant) - error) / np.where(spread > 0, spread, np.nan))
 
 
 def _image_rows(case: _Case, system: Predictions, reading: Estimate, planted: float, *, chosen: bool) -> list[Row]:

@@ -106,6 +106,23 @@ def test_nothing_is_found_where_nothing_was_planted(tmp_path: Path, kl: float) -
     assert slope.low <= kl <= slope.high
 
 
+def test_beating_a_grade_that_says_nothing_is_no_finding(tmp_path: Path) -> None:
+    """Means by grade that follow chance are worse than one mean, to which a penalty shrinks image and grade."""
+    run, truth = made(tmp_path, kl=0.0, image=0.0)
+    grade = run.knees()["kl"].fill_null(0).to_numpy()
+    for name, off in (("kl_only", 0.5 * (-1.0) ** grade), ("image_kl_net", 0.0)):
+        told = read_predictions(run.folder, name)
+        assert told.mean is not None
+        write_predictions(run.folder, replace(told, mean=np.full(len(grade), 2.0) + off))
+    constant = replace(read_predictions(run.folder, "image_kl_net"), system="constant_mean")
+    assert any("gain in R²" in failure for failure in effects.recover(run, truth).failures), "there is no constant"
+    write_predictions(run.folder, constant)
+    found = effects.recover(run, truth)
+    assert found.recovered, found.failures
+    (gain,) = (row for row in found.rows if row.figure.startswith("gain in R²"))
+    assert gain.value == 0
+
+
 def test_systems_that_are_blind_to_the_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, truth = made(tmp_path, blind=True)
     assert main(["recover", "--run", str(run.folder), "--truth", str(truth)]) == 2
