@@ -169,7 +169,7 @@ def test_what_makes_no_sense_says_so(site: Site, bundle: Path, tmp_path: Path) -
     out = tmp_path / "grades.parquet"
     with pytest.raises(UsageError, match="--batch 0"):
         grade(GradePlan(site.cohort, site.export, out, bundle, batch=0))
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(DataError, match="is no folder"):
         grade(GradePlan(site.cohort, tmp_path / "nowhere", out, bundle, workers=0))
     with pytest.raises(BundleError, match="no bundle at"):
         grade(GradePlan(site.cohort, site.export, out, tmp_path / "nowhere"))
