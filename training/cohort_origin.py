@@ -12,7 +12,7 @@ from training.cohorts.rules import NOT_TOLD
 
 @dataclass(frozen=True)
 class Origin:
-    """source: of the rules (mrkr, oai_xr, oai_mri, table). data, licence: in words, `NOT_TOLD` where nobody says."""
+    """source: as the cohort names it (MRKR, OAI, a table). data, licence: in words, `NOT_TOLD` where nobody says."""
 
     source: str = NOT_TOLD
     data: str = NOT_TOLD

@@ -18,7 +18,7 @@ from training.cv_evaluate import figures_of
 from training.cv_evidence import read_evidence
 from training.predictions import read_predictions, write_predictions
 from training.regression_ridge import RidgeHead
-from training.report_page import Table, Text
+from training.report_page import Cell, Table, Text
 from training.report_recovery import planted
 from training.resampling import PatientBootstrap
 from training.systems import BASELINES, System
@@ -67,6 +67,13 @@ def test_the_report_shows_what_was_planted_until_there_are_other_predictions(tmp
     assert {row.title.small for row in table.rows} >= {"the cohort's table", "image", "image and KL"}
     told = read_predictions(run.folder, "net")
     assert told.mean is not None
+    blind = replace(told, system="blind", mean=told.mean[::-1].copy(), about={**told.about, "title": "blind"})
+    write_predictions(run.folder, blind)
+    assert effects.recover(run, truth).recovered, "one that sees it is enough"
+    (section,) = planted(read_evidence(run.folder))
+    (table,) = (part for part in section.parts if isinstance(part, Table))
+    row = next(row for row in table.rows if row.title.small == "blind" and row.cells[2].text.startswith("lie above 0"))
+    assert row.cells[3] == Cell("no"), "no failure, so not in red"
     write_predictions(run.folder, replace(told, mean=told.mean[::-1].copy()))
     ((stale,),) = (section.parts for section in planted(read_evidence(run.folder)))
     assert isinstance(stale, Text) and "run `genu-train recover` again" in stale.text
