@@ -1,4 +1,4 @@
-"""`make train-demo` ends with an error when what was planted is not recovered."""
+"""`make train-demo` and `make train-demo-mri` end with an error when what was planted is not recovered."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def demo(script: str, folder: Path, *, recovers: int) -> tuple[int, str, list[st
     return done.returncode, done.stderr, log.read_text().splitlines()
 
 
-@pytest.mark.parametrize("script", ["demo.sh"])
+@pytest.mark.parametrize("script", ["demo.sh", "demo_mri.sh"])
 def test_what_is_not_recovered_is_an_error_in_the_end(tmp_path: Path, script: str) -> None:
     for name in ("found", "missed"):
         (tmp_path / name).mkdir()
