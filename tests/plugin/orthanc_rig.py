@@ -88,7 +88,7 @@ class OrthancServer:
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.auth = (USER, PASSWORD)
-        self.session.headers["Connection"] = "close"  # Orthanc drops idle ones after a second, maybe as the next request comes
+        self.session.headers["Connection"] = "close"  # a kept one is dropped after a second, maybe as it is used
 
     def _take_ports(self) -> None:
         self.http_port, self.dicom_port = free_port(), free_port()
