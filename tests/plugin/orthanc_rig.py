@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import Retry
 
 from plugin.demo import free_port
 from tests.plugin.orthanc_trixie import Missing, Program, trixie
@@ -88,7 +90,8 @@ class OrthancServer:
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.auth = (USER, PASSWORD)
-        self.session.headers["Connection"] = "close"  # a kept one is dropped after a second, maybe as it is used
+        # A kept connection is dropped after a second, maybe as it is used.
+        self.session.mount("http://", HTTPAdapter(max_retries=Retry(3, connect=0, status=0, redirect=False)))
 
     def _take_ports(self) -> None:
         self.http_port, self.dicom_port = free_port(), free_port()
