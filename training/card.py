@@ -17,7 +17,7 @@ def model_card(config: RunConfig, metrics: Mapping[str, Any], sizes: Mapping[str
     rows += [_row(name, values) for name, values in metrics["baselines"].items()]
     recall = ", ".join(f"KL {k} {_share(value)}" for k, value in enumerate(model["recall_by_grade"]))
     test = metrics["split"]
-    uncertainty = f"{uncertainty_lines(metrics)}\n\n" if "conformal" in metrics else ""
+    uncertainty = f"{uncertainty_lines(metrics)}\n{_seen(about)}\n" if "conformal" in metrics else ""
     return f"""# {config.name} {config.version}: Kellgren-Lawrence grade of one knee
 
 {mark}**Research software, not a medical device. Not for diagnosis.**
@@ -140,6 +140,10 @@ def _source(about: DataAbout | None) -> str:
     title = about.title or "A data set whose name was not told"
     licence = about.licence or "under a licence that was not told"
     return f"{title}, {licence}: {about.description or 'what it holds was not told.'}"
+
+
+def _seen(about: DataAbout) -> str:
+    return f"\n{about.test_seen}\n" if about.test_seen else ""
 
 
 def _population(about: DataAbout) -> str:

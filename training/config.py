@@ -46,6 +46,7 @@ class DataAbout:
     population: whose knees they are, such as "OAI". notes: what else of the population has to be known.
     grades: whose the grades are, an adjective. contrast: what has to be known of the films' contrast.
     bundle_licence: of the bundle that is made. synthetic: no patient's knees.
+    test_seen: what of the method was chosen with figures of these test knees in view.
     labels_sha256: of the labels.csv that this is about; the section says nothing of other ones. Empty for any.
     """
 
@@ -57,6 +58,7 @@ class DataAbout:
     grades: str = "labelled"
     contrast: str = ""
     bundle_licence: str = ""
+    test_seen: str = ""
     synthetic: bool = False
     labels_sha256: str = ""
 
