@@ -7,7 +7,9 @@ UIDs are derived from the names in the CSV, so a second run writes the same expo
 
 import csv
 import io
+import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +22,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from inference.errors import DataError
 from inference.findings import Side
+from training.label_csv import grade_of, read_rows, side_of
 
 COLUMNS = ("file", "split", "kl", "subject", "side")
 LABEL_COLUMNS = ("SOPInstanceUID", "PatientID", "side", "kl", "split")
+_SPLIT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DX = UID("1.2.840.10008.5.1.4.1.1.1.1")
 
 
@@ -46,24 +50,27 @@ def read_labels(path: Path) -> list[LabelledImage]:
     """Read the CSV.
 
     Raises:
-        DataError: a column is missing, or a row has a side or grade that is none; names row and value.
+        DataError: the file or a column is missing, a value cannot be, or an image has two rows; names row and value,
+            but never a subject.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}."
-            )
-        return [_row(path, number, row) for number, row in enumerate(reader, start=2)]
+    found: dict[str, LabelledImage] = {}
+    for where, row in read_rows(path, COLUMNS):
+        image = _image(where, row)
+        if found.setdefault(image.file, image) is not image:
+            raise DataError(f"{where}: its file stands in a row before; an image is of one knee.")
+    return list(found.values())
 
 
-def _row(path: Path, number: int, row: Mapping[str, str]) -> LabelledImage:
-    if row["side"] not in ("L", "R"):
-        raise DataError(f"{path}, line {number}: side is {row['side']!r}; it must be L or R.")
-    if row["kl"] not in ("0", "1", "2", "3", "4"):
-        raise DataError(f"{path}, line {number}: kl is {row['kl']!r}; it must be a grade 0 to 4.")
-    return LabelledImage(row["file"], row["split"], int(row["kl"]), row["subject"], Side(row["side"]))
+def _image(where: str, row: Mapping[str, str]) -> LabelledImage:
+    if not row["file"]:
+        raise DataError(f"{where}: file is empty; name the image's file.")
+    # It becomes a folder of the export.
+    if _SPLIT.fullmatch(row["split"]) is None:
+        raise DataError(f"{where}: split is {row['split']!r}; it must be a name of letters, digits, - and _.")
+    if not row["subject"]:
+        raise DataError(f"{where}: subject is empty; splits are by patient, so each row needs one.")
+    side, grade = side_of(where, row["side"]), grade_of(where, row["kl"])
+    return LabelledImage(row["file"], row["split"], grade, row["subject"], side)
 
 
 def dicomize(
@@ -182,16 +189,19 @@ def read_images(images: Path, wanted: Mapping[str, LabelledImage]) -> Iterator[t
     """Name and 8-bit grey values of the wanted files, from a .tar archive, those in a folder, or the folder.
 
     Raises:
-        DataError: one is no image.
+        DataError: one is no image, or an archive cannot be read.
     """
     archives = [images] if images.is_file() else sorted(images.glob("*.tar"))
     for archive in archives:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = member.name.removeprefix("./")
-                stream = tar.extractfile(member) if member.isfile() and name in wanted else None
-                if stream is not None:
-                    yield name, _decode(stream.read(), name)
+        try:
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    name = member.name.removeprefix("./")
+                    stream = tar.extractfile(member) if member.isfile() and name in wanted else None
+                    if stream is not None:
+                        yield name, _decode(stream.read(), name)
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise DataError(f"{archive} is no .tar archive that can be read ({error}): fetch it again.") from error
     for name in () if archives else wanted:
         path = images / name
         if path.is_file():

@@ -1,6 +1,5 @@
 """labels.csv of the grader: one row a knee, checked before anything is read of its film."""
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from pathlib import Path
 from inference.errors import DataError
 from inference.findings import Side
 from training.dicomize import LABEL_COLUMNS
+from training.label_csv import grade_of, read_rows, side_of
 
-_GRADE = re.compile(r"([0-4])(?:\.0*)?")
 _UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
 
@@ -32,42 +31,21 @@ def read_label_table(path: Path) -> list[Label]:
         DataError: the file or a column is missing, or a value cannot be: names row (the header is row 1) and value, but
             never a PatientID.
     """
-    if not path.is_file():
-        raise DataError(f"the label table {path} is missing: it has the columns {', '.join(LABEL_COLUMNS)}.")
-    try:
-        # Spreadsheets put a byte order mark in front.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in LABEL_COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(
-                    f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}."
-                )
-            found = [_label(f"{path}, row {number}", row) for number, row in enumerate(reader, start=2)]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no CSV in UTF-8 ({error}): save it as one.") from error
-    if not found:
-        raise DataError(f"{path} has no row: write one a knee.")
+    found = [_label(where, row) for where, row in read_rows(path, LABEL_COLUMNS)]
     _check_films(path, found)
     return found
 
 
-def _label(where: str, row: Mapping[str, str | None]) -> Label:
-    values = {name: (row[name] or "").strip() for name in LABEL_COLUMNS}
-    uid, grade = values["SOPInstanceUID"], _GRADE.fullmatch(values["kl"])
+def _label(where: str, row: Mapping[str, str]) -> Label:
+    uid = row["SOPInstanceUID"]
     if _UID.fullmatch(uid) is None:
         raise DataError(f"{where}: SOPInstanceUID is {uid!r}; it must be a DICOM UID, digits and dots.")
-    if not values["PatientID"]:
+    if not row["PatientID"]:
         raise DataError(f"{where}: PatientID is empty; splits are by patient, so each row needs one.")
-    if values["side"] not in ("L", "R"):
-        raise DataError(
-            f"{where}: side is {values['side']!r}; it must be L or R (a film of both knees has a row for each)."
-        )
-    if grade is None:
-        raise DataError(f"{where}: kl is {values['kl']!r}; it must be a grade 0 to 4. Leave out knees without one.")
-    if not values["split"]:
+    side, grade = side_of(where, row["side"]), grade_of(where, row["kl"])
+    if not row["split"]:
         raise DataError(f"{where}: split is empty; name train, val or another one.")
-    return Label(uid, values["PatientID"], Side(values["side"]), int(grade[1]), values["split"])
+    return Label(uid, row["PatientID"], side, grade, row["split"])
 
 
 def _check_films(path: Path, labels: Sequence[Label]) -> None:

