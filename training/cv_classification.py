@@ -15,10 +15,10 @@ from training.cv_families import Evaluation
 from training.cv_figures import bins_of, group_means, is_better
 from training.cv_subgroups import FEW, factors_of, patients_in
 from training.cv_tables import flat
-from training.report_classification import fit_command, headline, sections
+from training.report_classification import headline, sections
 from training.resampling import Estimate, PatientBootstrap, estimate
 
-__all__ = ["evaluate", "fit_command", "headline", "lines", "sections", "summary"]
+__all__ = ["evaluate", "headline", "lines", "sections", "summary"]
 
 AGAINST: Final = ("prevalence", "jsw_only", "kl_only", "clinical_only")
 FIGURES: Final = (

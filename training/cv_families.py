@@ -1,6 +1,6 @@
 """Kinds of cross-validated runs. A kind is a module that measures predictions and shows what was measured.
 
-To add one: write a module with the four functions of `Family`, and name it in FAMILIES. Reading, checking, writing, the
+To add one: write a module with the functions of `Family`, and name it in FAMILIES. Reading, checking, writing, the
 page's frame and the parts that all kinds share need no change.
 """
 
@@ -48,9 +48,6 @@ class Family(Protocol):
 
     def summary(self, evidence: Evidence, figures: Figures) -> list[str]:
         """What was found, in a few sentences for the top of the page."""
-
-    def fit_command(self, evidence: Evidence) -> list[str]:
-        """The words of the command that fits the run again; none where that is not known."""
 
     def sections(self, evidence: Evidence, figures: Figures, published: Sequence[Published]) -> Sequence[Section]:
         """The report's sections between what was run and how it was made."""

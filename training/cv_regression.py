@@ -12,10 +12,10 @@ from training.cv_families import Evaluation, Figures
 from training.cv_figures import FIGURES, Measured, Scores
 from training.cv_subgroups import FEW, Factor, factors_of, patients_in
 from training.cv_tables import flat
-from training.report_regression import fit_command, headline, sections, summary
+from training.report_regression import headline, sections, summary
 from training.resampling import PatientBootstrap
 
-__all__ = ["evaluate", "fit_command", "headline", "lines", "sections", "summary"]
+__all__ = ["evaluate", "headline", "lines", "sections", "summary"]
 
 # Which baseline a figure is held against, besides KL-only: each constant has the least of its own error.
 CONSTANT: Final = {"rmse": "constant_mean", "mae": "constant_median"}

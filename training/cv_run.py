@@ -43,8 +43,8 @@ class CVRun:
     cohort: folder of cohort.parquet; cohort_sha256 of that file. bounds, unit: of the target. embeddings: name to
     folder. grades: a Parquet of `genu-train grade`, or None for the cohort's KL. synthetic: random weights or made
     knees are in it. left_out: why how many knees of the cohort do not take part. systems: those that are finished;
-    asked: those that any fit was asked for, finished or not, empty in runs made before these were kept.
-    fits: command and versions of each fit (training.fit_record); empty in runs made before these were kept.
+    asked: those that any fit was asked for, finished or not. fits: command and versions of each fit
+    (training.fit_record).
     """
 
     folder: Path
@@ -111,8 +111,8 @@ def read(folder: Path) -> CVRun:
     values = json.loads((folder / RUN).read_text("utf-8"))
     try:
         low, high = values.pop("bounds")
-        values |= {"cohort": Path(values["cohort"]), "systems": tuple(values["systems"])}
-        values |= {name: tuple(values.get(name, ())) for name in ("asked", "fits")}
+        values |= {"cohort": Path(values["cohort"])}
+        values |= {name: tuple(values[name]) for name in ("systems", "asked", "fits")}
         return CVRun(folder=folder, bounds=(float(low), float(high)), **values)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / RUN} was changed ({error!r}): fit into another folder.") from error

@@ -37,7 +37,7 @@ def write_report(run: Path, *, published: bool = True) -> Path:
     sections = [
         *family.sections(evidence, figures, elsewhere),
         knees_section(evidence),
-        made(evidence, figures, family.fit_command(evidence)),
+        made(evidence, figures),
     ]
     marks = _marks(evidence)
     head = [*marks, *lead(evidence), Text(" ".join(family.summary(evidence, figures)), "verdict")]

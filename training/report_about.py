@@ -4,7 +4,7 @@ import io
 import json
 import shlex
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,7 +151,7 @@ def _steps(folder: Path) -> str:
     return "; ".join(f"after {row['rule']}: {row['kept_knees']} knees" for row in table.to_dicts()) + "."
 
 
-def made(evidence: Evidence, figures: Mapping[str, Any], fit: Sequence[str]) -> Section:
+def made(evidence: Evidence, figures: Mapping[str, Any]) -> Section:
     """What was chosen, under which terms the weights are, versions, hashes, and the commands."""
     parts: list[Part] = [_terms(evidence), Heading("Chosen in each fold, inside its training folds"), _chosen(evidence)]
     for system in evidence.systems:
@@ -166,7 +166,7 @@ def made(evidence: Evidence, figures: Mapping[str, Any], fit: Sequence[str]) -> 
         Heading("Versions"),
         Text(_versions(evidence.about), "fine"),
         Heading("To make it again"),
-        _commands(evidence, fit),
+        _commands(evidence),
     ]
     rows = [Row(Cell(name), [Cell(digest)]) for name, digest in figures["inputs"].items()]
     parts += [Heading("What was read"), Table([Cell("file"), Cell("SHA-256")], rows)]
@@ -235,7 +235,6 @@ def _versions(about: Mapping[str, Any]) -> str:
     return f"Fitted with {fitted}. {here}" if fitted else here
 
 
-def _commands(evidence: Evidence, fit: Sequence[str]) -> Code:
-    told = fit_record.commands(evidence.about) or ([list(fit)] if fit else [])
-    name = shlex.quote(evidence.run.name)
-    return Code([*map(shlex.join, told), f"genu-train evaluate --run {name}", f"genu-train report --run {name}"])
+def _commands(evidence: Evidence) -> Code:
+    name, told = shlex.quote(evidence.run.name), map(shlex.join, fit_record.commands(evidence.about))
+    return Code([*told, f"genu-train evaluate --run {name}", f"genu-train report --run {name}"])

@@ -41,21 +41,6 @@ def headline(evidence: Evidence) -> str:
     return f"{asked[:1].upper()}{asked[1:]}, predicted from knee MRI ({wording}), cross-validated"
 
 
-def fit_command(evidence: Evidence) -> list[str]:
-    """The words of `genu-train fit` that fits this run again, from what run.json tells."""
-    about = evidence.about
-    if not isinstance(about.get("cohort"), str) or not isinstance(about.get("slices"), str):
-        return []
-    words = ["genu-train", "fit", "--run", evidence.run.name, "--cohort", about["cohort"], "--slices", about["slices"]]
-    words += ["--target", str(about.get("target")), "--sequence", str(about.get("sequence"))]
-    names = [one.system for one in evidence.systems if one.about.get("image")]
-    words += ["--systems", *names] if names else []
-    networks = (about.get("fitting") or {}).get("seeds")
-    words += ["--networks", str(networks)] if networks else []
-    words += ["--bidirectional"] if about.get("bidirectional") else []
-    return [*words, "--folds", str(about.get("folds")), "--seed", str(about.get("seed"))]
-
-
 def sections(evidence: Evidence, figures: Figures, published: Sequence[Published]) -> list[Section]:
     """All sections of this kind."""
     return [

@@ -16,7 +16,6 @@ from training.report_recovery import planted
 Figures = Mapping[str, Any]
 _CONSTANT: Final = "constant_mean"
 _MAIN: Final = (("rmse", "RMSE", 2), ("mae", "MAE", 2), ("r2", "R²", 3), ("spearman", "Spearman", 3))
-_HEADS: Final = ("corn", "attentive", "boosting")  # ridge has no ending of its own
 _COLUMNS: Final = 6  # groups in one table
 
 
@@ -28,39 +27,6 @@ def headline(evidence: Evidence) -> str:
 def summary(evidence: Evidence, figures: Figures) -> list[str]:
     """What was found, in a few sentences."""
     return leader(figures, _unit(evidence))
-
-
-def fit_command(evidence: Evidence) -> list[str]:
-    """The words of `genu-train fit` that fits this run again, from what run.json tells."""
-    about, fixed = evidence.about, {"constant_mean", "constant_median", "kl_only", "demographics"}
-    if not isinstance(about.get("cohort"), str):
-        return []
-    words = ["genu-train", "fit", "--run", evidence.run.name, "--cohort", about["cohort"]]
-    for name, folder in (about.get("embeddings") or {}).items():
-        words += ["--embeddings", f"{name}={folder}"]
-    if about.get("grades"):
-        words += ["--grades", str(about["grades"])]
-    words += ["--target", str(about.get("target"))]
-    if about.get("bounds"):
-        words += ["--bounds", *(f"{limit:g}" for limit in about["bounds"])]
-    recipes = {
-        one.system: one.about["recipe"] for one in evidence.systems if isinstance(one.about.get("recipe"), Mapping)
-    }
-    names = [one.system for one in evidence.systems if one.system not in fixed and one.system not in recipes]
-    heads = [head for head in _HEADS if any(name.endswith(f"_{head}") for name in names)]
-    plain = [name for name in names if not name.endswith(tuple(f"_{head}" for head in _HEADS))]
-    chosen = [*names, *(["convnext"] if recipes else [])]  # what --systems calls fine-tuning, whatever the backbone
-    words += ["--systems", *chosen] if chosen else []
-    words += ["--heads", *(["ridge"] if plain else []), *heads] if names else []
-    for one in evidence.systems:
-        if one.system in recipes:
-            words += ["--backbone", str(one.about.get("backbone"))]
-            told = ("epochs", "patience", "batch", "learning_rate", "loss")
-            words += [
-                word for key in told if key in recipes[one.system]
-                for word in (f"--{key.replace('_', '-')}", str(recipes[one.system][key]))
-            ]  # fmt: skip
-    return [*words, "--folds", str(about.get("folds")), "--seed", str(about.get("seed"))]
 
 
 def sections(evidence: Evidence, figures: Figures, published: Sequence[Published]) -> list[Section]:

@@ -72,7 +72,7 @@ def fit(options: argparse.Namespace) -> None:
     run = slice_run.create(
         options.run, options.cohort, options.slices, target=target, sequence=options.sequence, folds=options.folds,
         seed=options.seed, bidirectional=options.bidirectional, config=SliceFitConfig(seeds=options.networks),
-        synthetic=options.synthetic,
+        synthetic=options.synthetic, command=options.words,
     )  # fmt: skip
     knees = run.knees()
     left_out = "".join(f", {count} {why} left out" for why, count in run.left_out.items() if count)

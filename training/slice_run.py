@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from inference.errors import DataError
 from training.cohorts.columns import sha256
 from training.cohorts.made import is_made
+from training.fit_record import Fit, added
 from training.folds import check_features, check_folds, check_rows, patient_folds
 from training.predictions import CURVES, Predictions, write_predictions
 from training.slice_fit import Ints, SliceFitConfig
@@ -45,7 +46,8 @@ class SliceRun:
 
     target: the cohort's column, 0..K-1. classes: their names. sequence: of the series that take part. slices: folder of
     slice features. bidirectional: the GRU reads both ways. left_out: why how many rows do not take part. systems:
-    those that are finished; asked: those that any fit was asked for, empty in runs made before these were kept.
+    those that are finished; asked: those that any fit was asked for. fits: command and versions of each fit
+    (training.fit_record).
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class SliceRun:
     fitting: Mapping[str, Any] = field(default_factory=dict)
     systems: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
+    fits: tuple[Fit, ...] = ()
     kind: str = KIND
 
     def knees(self) -> pl.DataFrame:
@@ -85,7 +88,7 @@ class SliceRun:
         """Write run.json."""
         values = {name: value for name, value in asdict(self).items() if name not in ("folder", "kind")}
         values |= {"cohort": str(self.cohort), "classes": list(self.classes)}
-        values |= {name: list(getattr(self, name)) for name in ("systems", "asked")}
+        values |= {name: list(getattr(self, name)) for name in ("systems", "asked", "fits")}
         part = self.folder / "run.json.part"
         part.write_text(json.dumps({"kind": KIND, **values}, indent=2) + "\n", encoding="utf-8")
         part.replace(self.folder / "run.json")
@@ -102,8 +105,7 @@ def read(folder: Path) -> SliceRun:
         if values.pop("kind", None) != KIND:
             raise DataError(f"{folder} holds no run on knee MRI: make one with `genu-train fit --cohort --slices`.")
         values |= {"cohort": Path(values["cohort"])}
-        values |= {name: tuple(values[name]) for name in ("systems", "classes")}
-        values["asked"] = tuple(values.get("asked", ()))
+        values |= {name: tuple(values[name]) for name in ("systems", "classes", "asked", "fits")}
         return SliceRun(folder=folder, **values)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{folder / 'run.json'} cannot be read ({error}): fit into another folder.") from error
@@ -112,8 +114,11 @@ def read(folder: Path) -> SliceRun:
 def create(
     folder: Path, cohort: Path, slices: Path, *, target: str, sequence: str, folds: int = 5, seed: int = 0,
     bidirectional: bool = False, config: SliceFitConfig | None = None, synthetic: bool = False,
+    command: Sequence[str] = (),
 ) -> SliceRun:  # fmt: skip
     """Make a run, or go on with the same one.
+
+    `command` are the words of the command line, which run.json keeps.
 
     It is synthetic when the caller says so, when the backbone's weights are random, and when the knees are made.
 
@@ -136,11 +141,13 @@ def create(
     if (folder / "run.json").exists():
         there = read(folder)
         run = replace(run, synthetic=run.synthetic or there.synthetic)
-        if replace(there, systems=(), asked=()) != run or not there.knees().equals(knees):
+        if replace(there, systems=(), asked=(), fits=()) != run or not there.knees().equals(knees):
             raise DataError(f"{folder} holds a run with other inputs or options: name another folder with --run.")
-        return there
-    folder.mkdir(parents=True, exist_ok=True)
-    knees.write_parquet(folder / "knees.parquet")
+        run = replace(there, fits=added(there.fits, command))
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        knees.write_parquet(folder / "knees.parquet")
+        run = replace(run, fits=added((), command))
     run.write()
     return run
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +28,6 @@ from training.report import write_report
 from training.report_numbers import number, signed, with_interval
 from training.report_page import Cell, Picture, Row, Section, Table, Text, render
 from training.report_parts import learning
-from training.report_regression import fit_command
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>\"& $\\frac{1}{"
 
@@ -239,7 +237,6 @@ def test_another_kind_needs_no_change_of_the_first(tmp_path: Path, monkeypatch: 
     module.lines = lambda figures: [f"one: ROC AUC {figures['areas']['one'][0]}"]  # type: ignore[attr-defined]
     module.headline = lambda evidence: "Progression"  # type: ignore[attr-defined]
     module.summary = lambda evidence, figures: ["Found."]  # type: ignore[attr-defined]
-    module.fit_command = lambda evidence: []  # type: ignore[attr-defined]
     module.sections = lambda evidence, figures, published: [  # type: ignore[attr-defined]
         Section("areas", "Areas", [Text(f"ROC AUC {figures['areas']['one'][0]}")])
     ]
@@ -249,22 +246,6 @@ def test_another_kind_needs_no_change_of_the_first(tmp_path: Path, monkeypatch: 
     text = words(write_report(run))
     assert "Progression" in text and "ROC AUC 0.7" in text and "How it was made" in text
     assert (run / "report" / "areas.csv").read_text() == "system,roc_auc\none,0.7\n"
-
-
-def test_the_command_of_the_fit_is_told(tmp_path: Path) -> None:
-    more = {"cohort": "a b", "embeddings": {"rad_dino": "rad"}, "grades": "g.parquet"}
-    run = write_run(tmp_path / "made", 20, extra=more)
-    path = run / "systems" / "convnext" / "system.json"
-    recipe = {"epochs": 6, "learning_rate": 3e-4}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"recipe": recipe, "backbone": "convnext_small"}))
-    words = fit_command(read_evidence(run))
-    assert shlex.join(words) == (
-        "genu-train fit --run made --cohort 'a b' --embeddings rad_dino=rad --grades g.parquet --target pain "
-        "--bounds 0 10 --systems rad_dino biomedclip convnext --heads ridge --backbone convnext_small --epochs 6 "
-        "--learning-rate 0.0003 --folds 5 --seed 0"
-    )
-    options = cli.parser().parse_args(words[1:])  # it is one that genu-train takes
-    assert options.seed == 0 and options.bounds == [0, 10]
 
 
 @pytest.mark.parametrize(

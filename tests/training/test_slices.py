@@ -17,6 +17,7 @@ from training.card_parts import systems_table
 from training.cv_evaluate import evaluate_run, unfinished
 from training.cv_evidence import read_evidence
 from training.predictions import read_predictions
+from training.report import write_report
 from training.slice_fit import SliceFitConfig, best_threshold
 from training.slice_systems import CLINICAL, SliceSamples, SliceSystem, fit_fold, systems
 
@@ -113,7 +114,7 @@ def test_a_run_goes_on_where_it_stopped_and_tells_what_was_chosen(
     with pytest.raises(AssertionError):
         slice_run.fit_systems(again, chosen("progression_abs", "image_clinical"), quiet)
 
-    # What was asked for is not forgotten by a run of before, nor when less is asked for later.
+    # What was asked for is not forgotten when less is asked for later.
     assert read_evidence(again.folder).unfinished == ("image_clinical",)
     later = slice_run.fit_systems(run_of(tmp_path), chosen("progression_abs", "image"), quiet)
     assert set(later.asked) == {"clinical_only", "image", "image_clinical"}
@@ -122,8 +123,9 @@ def test_a_run_goes_on_where_it_stopped_and_tells_what_was_chosen(
     assert next(systems_table(figures, "image", {"roc_auc": "ROC AUC"})).startswith("NOT FINISHED")
     path = again.folder / "run.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "asked"}))
-    assert run_of(tmp_path).asked == ()
-    assert read_evidence(again.folder).unfinished == ()
+    assert read_evidence(again.folder).unfinished == (), "runs that others made say only what is finished"
+    with pytest.raises(DataError, match="cannot be read"):
+        run_of(tmp_path)
 
 
 def test_pain_is_never_told_from_pain(tmp_path: Path) -> None:
@@ -168,6 +170,13 @@ def test_the_command_and_what_it_says_of_wrong_input(tmp_path: Path, capsys: pyt
     words += ["--run", str(tmp_path / "run"), "--systems", "image_header", "--networks", "1", "--folds", "2"]
     assert cli.main(words) == 0
     assert "image_header" in capsys.readouterr().out
+    assert cli.main(words) == 0
+    assert [fit["command"] for fit in slice_run.read(tmp_path / "run").fits] == [["genu-train", *words]]
+    assert cli.main([*words, "--systems", "clinical_only"]) == 0
+    assert [fit["command"][-1] for fit in slice_run.read(tmp_path / "run").fits] == ["2", "clinical_only"]
+    evaluate_run(tmp_path / "run")
+    assert write_report(tmp_path / "run").read_text("utf-8").count("genu-train fit --") == 2
+    capsys.readouterr()
     assert cli.main([*words, "--sequence", "SAG_IW_TSE"]) == 2
     assert "COR_IW_TSE" in capsys.readouterr().err
     assert cli.main([*words, "--target", "progression_rel"]) == 2
