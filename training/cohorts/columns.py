@@ -178,7 +178,7 @@ def check_ids(ours: pl.Series, theirs: pl.Series, table: str) -> None:
     """That a table writes patients as those they are to be joined with: 0012, 12 and 12.0 would never meet.
 
     Raises:
-        DataError: some would only meet when leading zeros and a ".0" at the end are taken off; names one.
+        DataError: some would only meet when leading zeros and a ".0" at the end are taken off; names none of them.
     """
     mine = pl.DataFrame({"ours": ours.drop_nulls().unique(maintain_order=True)})
     other = pl.DataFrame({"theirs": theirs.drop_nulls().unique(maintain_order=True)})
@@ -188,10 +188,12 @@ def check_ids(ours: pl.Series, theirs: pl.Series, table: str) -> None:
     )
     met = met.filter(~pl.col("ours").is_in(theirs.unique().implode()))
     if len(met):
-        ours_first, theirs_first = met.row(0)[0], met["theirs"][0]
+        mine_long, theirs_long = (len(met[name][0]) for name in ("ours", "theirs"))
+        how = 'with ".0" at the end' if met["theirs"][0].endswith(".0") else "with other zeros in front"
+        # No identifier is named: messages end in logs.
         raise DataError(
-            f"{table} writes the patient {ours_first!r} as {theirs_first!r} ({len(met)} of them): read identifiers as "
-            "text, not as numbers, when tables are written."
+            f"{table} writes {len(met)} patient(s) {how}, such as one of {mine_long} characters with {theirs_long}: "
+            "read identifiers as text, not as numbers, when tables are written."
         )
 
 
