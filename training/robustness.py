@@ -110,7 +110,9 @@ def run(
     spec = predictor.bundle.spec
     left = [Case(crop.astype(np.float32) / 255, whole(*crop.shape), replace(row, side=spec.canonical_side))
             for crop, row in zip(crops, rows, strict=True)]  # fmt: skip
+    manifest = predictor.bundle.manifest
     results: dict[str, Any] = {
+        "bundle": f"{manifest.name} {manifest.version} ({manifest.digest[:12]})",
         "knees": len(cases),
         "patients": len(set(subjects)),
         "crops": _figures(truth, _grades(predictor, [_true_crop(case, predictor) for case in left]), subjects),

@@ -56,7 +56,7 @@ def table(results: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
     films = results["films"]
     lines = [
-        f"{results['knees']} knees of {results['patients']} patients.",
+        f"{results['bundle']}, {results['knees']} knees of {results['patients']} patients.",
         "",
         "| | quadratic kappa (95 %) | accuracy | refused | wrong sides |",
         "|---|---|---|---|---|",

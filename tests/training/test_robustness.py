@@ -1,5 +1,6 @@
 """What changes of a film cost: the changes do what they say, and the table says what came out."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_films_go_through_what_the_service_does(results: dict) -> None:  # type:
 
 def test_table_and_picture(results: dict, tmp_path: Path) -> None:  # type: ignore[type-arg]
     text = table(results)
+    assert re.match(r"[\w-]+ \d+\.\d+\.\d+ \([0-9a-f]{12}\), 6 knees of 6 patients\.\n", text)
     assert "| mirror | mirrored, not declared | - |" in text
     assert "`side_contradictory` 6" in text
     draw(results, tmp_path / "picture.png")
