@@ -17,7 +17,7 @@ from PIL import Image
 from tests.phantoms import wrap_dx, write
 
 BILATERAL_SUBJECT = "9107980"  # right knee grade 3, left knee grade 0, as labelled
-SINGLE_FILE = ("9026695", "L")  # grade 3, as labelled
+SINGLE_FILE = ("9023348", "L")  # grade 3, as labelled: the first such knee of the split
 NOTE = "kl224 val, CC BY 4.0, 10.17632/56rmx5bjcr.1"
 
 

@@ -1,5 +1,7 @@
 """`make bench`: all measurements in one run, side by side; with --write they go into docs/performance.md.
 
+With --only just the tables of these measurements are written, each with when and by which command; the others stay.
+
 python -m tests.bench [--write] [--bundle DIR] [--only receive,pipeline,latency,score,index,orthanc,n4,mri,reports]
 """
 
@@ -8,7 +10,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -77,17 +79,30 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(SECTIONS), help="which measurements, separated by commas")
     options = parser.parse_args()
     bundle = options.bundle or (SHIPPED if (SHIPPED / "bundle.json").exists() else standin_bundle())
-    parts = [header(bundle)]
-    print(parts[0])
-    for name in options.only.split(","):
+    names, measured = options.only.split(","), header(bundle)
+    print(measured)
+    whole = set(names) == set(SECTIONS)
+    told = "" if whole else f'In a run of its own, `make bench ARGS="--only {options.only}"`. {measured.strip()}'
+    tables = {}
+    for name in names:
         title, columns, measure = SECTIONS[name]
         with tempfile.TemporaryDirectory(prefix="genu-bench-") as scratch:
-            parts.append(table(title, columns, measure(bundle, Path(scratch))))
-        print(parts[-1], flush=True)
+            rows = measure(bundle, Path(scratch))
+        tables[title] = table(title, columns, rows, told)
+        print(tables[title], flush=True)
     if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{''.join(parts)}{END}{rest.partition(END)[2]}", encoding="utf-8")
+        PAGE.write_text(merged(PAGE.read_text(encoding="utf-8"), tables, measured if whole else ""), encoding="utf-8")
     return 0
+
+
+def merged(page: str, tables: Mapping[str, str], measured: str) -> str:
+    """The page with these tables, by title, in place of those of before; with `measured`, of a whole run, of all."""
+    before, _, rest = page.partition(BEGIN)
+    block, _, after = rest.partition(END)
+    head, *old = block.split("\n### ")
+    there = {} if measured else {text.partition("\n")[0]: f"\n### {text}" for text in old}
+    there |= tables
+    return f"{before}{BEGIN}\n{measured or head.lstrip()}{''.join(there.values())}{END}{after}"
 
 
 def header(bundle: Path) -> str:
@@ -102,10 +117,11 @@ def header(bundle: Path) -> str:
     )
 
 
-def table(title: str, columns: tuple[str, str, str], rows: Rows) -> str:
-    """A Markdown table."""
+def table(title: str, columns: tuple[str, str, str], rows: Rows, told: str = "") -> str:
+    """A Markdown table, `told` above it."""
     lines = [
         f"\n### {title}\n",
+        *([f"{told}\n"] if told else []),
         f"| {' | '.join(columns)} |",
         "|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows),
