@@ -63,6 +63,8 @@ def made_run(folder: Path, made: Made = Made()) -> tuple[Path, Path]:
         "grades": None,
         "left_out": {"without a crop": 3},
         "systems": ["constant_mean", "system"],
+        "asked": ["constant_mean", "system"],
+        "fits": [],
     }
     (run / "run.json").write_text(json.dumps(values))
     truth, folds = knees["truth"].to_numpy(), knees["fold"].to_numpy().astype(np.int64)

