@@ -64,10 +64,14 @@ class GradePlan:
 
 @dataclass(frozen=True)
 class GradeReport:
-    """What was done: `graded` knees went through the bundle, `cached` ones were there already, `failed` have none."""
+    """`graded` of the cohort's `knees` have a grade, `failed` have none.
+
+    `computed` went through the bundle in this run, `cached` in one before; it may refuse some of them all the same.
+    """
 
     knees: int
     graded: int
+    computed: int
     cached: int
     failed: int
     torn: tuple[str, ...]
@@ -115,8 +119,8 @@ def grade(plan: GradePlan, progress: Progress | None = None) -> GradeReport:
         shards = Shards.open(plan.kept / digest[:16])
         work = KneeWork(shards, digest, _compute(bundle), plan.batch)
         work.run(plan.export, rows, bundle.spec, plan.workers, progress)
-        _publish(plan, rows, work, limit, about)
-    return GradeReport(len(rows), work.computed, work.cached, len(work.failures), tuple(shards.torn))
+        graded = _publish(plan, rows, work, limit, about)
+    return GradeReport(len(rows), graded, work.computed, work.cached, len(work.failures), tuple(shards.torn))
 
 
 def read_grades(path: Path) -> Grades:
@@ -170,8 +174,11 @@ def _single(values: torch.Tensor) -> npt.NDArray[np.float32]:
     return np.asarray(values.numpy(), np.float32)
 
 
-def _publish(plan: GradePlan, rows: list[KneeRow], work: KneeWork, limit: float | None, about: dict[str, Any]) -> None:
-    """The table and the failures; a knee that the service would refuse as unlike the training ones is a failure."""
+def _publish(plan: GradePlan, rows: list[KneeRow], work: KneeWork, limit: float | None, about: dict[str, Any]) -> int:
+    """The table and the failures, to which a knee goes that the service would refuse as unlike the training ones.
+
+    Returns how many knees have a grade.
+    """
     knees, found = [], []
     for row, probabilities, unlike in _answers(plan, rows, work):
         unfit = None if limit is None else unlike_training(unlike, limit)
@@ -189,6 +196,7 @@ def _publish(plan: GradePlan, rows: list[KneeRow], work: KneeWork, limit: float 
     pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), part)
     write_failures(plan.failures, work.failures)
     part.replace(plan.out)
+    return len(knees)
 
 
 def _answers(

@@ -46,6 +46,7 @@ def _grade(options: argparse.Namespace) -> None:
         print(f"{len(report.torn)} torn shard(s) made again: {', '.join(report.torn)}")
     found = read_grades(plan.out)
     counts = ", ".join(f"KL {kl}: {int((found.grades == kl).sum())}" for kl in range(5))
-    print(f"{report.graded} knees graded, {report.cached} there already, {report.failed} in {plan.failures}; {counts}")
+    print(f"{report.computed} knees went through the bundle, {report.cached} had before")
+    print(f"{report.graded} of {report.knees} knees have a grade ({counts}), {report.failed} are in {plan.failures}")
     said = f"{found.about['bundle']} {found.about['version']}, digest {found.about['digest'][:12]}"
     print(f"by {said}" + ("; its weights are random, the grades mean nothing" if found.synthetic else ""))

@@ -80,7 +80,7 @@ def test_grades_are_what_the_bundle_says_of_the_crops_and_are_made_once(
 ) -> None:
     asked = plan(site, tmp_path / "grades.parquet", bundle)
     report = grade(asked)
-    assert (report.knees, report.graded, report.cached, report.failed) == (3, 2, 0, 1)
+    assert (report.knees, report.graded, report.computed, report.cached, report.failed) == (3, 2, 2, 0, 1)
     found = read_grades(asked.out)
     loaded = Bundle.load(bundle, "cpu")
     (film, _) = films(site.export, read_cohort(site.cohort), loaded.spec, {})
@@ -102,12 +102,13 @@ def test_grades_are_what_the_bundle_says_of_the_crops_and_are_made_once(
     del reads[:]
     before = asked.out.read_bytes()
     again = grade(asked)
-    assert (again.graded, again.cached, again.failed, reads) == (0, 2, 1, [])
+    assert (again.graded, again.computed, again.cached, again.failed, reads) == (2, 0, 2, 1, [])
     assert asked.out.read_bytes() == before
     arguments = ["grade", "--cohort", site.cohort, "--export", site.export, "--out", asked.out, "--workers", 0]
     assert main([str(each) for each in [*arguments, "--bundle", bundle, "--device", "cpu"]]) == 0
     said = capsys.readouterr().out
-    assert "0 knees graded, 2 there already, 1 in" in said
+    assert "0 knees went through the bundle, 2 had before" in said
+    assert "2 of 3 knees have a grade (KL 0: " in said and f"), 1 are in {asked.failures}" in said
     assert "its weights are random, the grades mean nothing" in said
 
 
@@ -117,7 +118,7 @@ def test_another_bundle_grades_anew(site: Site, bundle: Path, tmp_path: Path) ->
     grade(first)
     one = read_grades(first.out)
     report = grade(plan(site, first.out, other))
-    assert (report.graded, report.cached) == (2, 0)
+    assert (report.computed, report.cached) == (2, 0)
     assert not np.allclose(read_grades(first.out).probabilities, one.probabilities)
     assert grade(first).cached == 2
 
@@ -138,7 +139,7 @@ def test_a_knee_that_the_service_would_refuse_as_unlike_is_a_failure(
     monkeypatch.setattr(Bundle, "load", strict)
     asked = plan(site, tmp_path / "grades.parquet", bundle)
     report = grade(asked)
-    assert (report.graded, report.failed) == (2, 2)
+    assert (report.graded, report.computed, report.failed) == (1, 2, 2)
     found = read_grades(asked.out)
     assert len(found.knees) == 1
     with asked.failures.open(newline="") as file:
