@@ -87,6 +87,8 @@ def fit(options: argparse.Namespace) -> None:
     knees = run.knees()
     left_out = "".join(f", {count} {why} left out" for why, count in run.left_out.items() if count)
     _say(f"{len(knees)} knees of {knees['PatientID'].n_unique()} patients in {run.folds} folds{left_out}")
+    if run.graded and (ungraded := knees["grade"].null_count()):
+        _say(f"{ungraded} of these knees have no KL grade: systems that see grades see none there")
     run = cv_fit.fit_systems(run, [system for system in table if system.name in wanted], _say)
     if tuned is not None:
         from training.finetune import finetune

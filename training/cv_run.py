@@ -159,6 +159,11 @@ def create(
     )  # fmt: skip
     stores = run.stores()
     knees, left_out = _taking_part(_graded(table, target, grades), target, (low, high), stores)
+    if grades is not None and knees["grade"].is_null().all():
+        raise DataError(
+            f"none of the {len(knees)} knees has a grade in {grades}: it is of another cohort, or all were refused "
+            "(see its .failures.csv); give the grades of this cohort, or leave --grades out for the cohort's own."
+        )
     knees = _folded(knees, target, run)
     _check_pixels(knees, stores)
     made = [synthetic, there is not None and there.synthetic, is_made(cohort), grades is not None and _random(grades)]

@@ -148,6 +148,23 @@ def test_grades_that_are_no_file_are_told(
         assert "is no file: --grades names" in capsys.readouterr().err
 
 
+def test_grades_that_fit_no_knee_are_an_error_and_some_that_lack_are_told(
+    tmp_path: Path, knees: pl.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort, store = written(tmp_path, knees)
+    path = tmp_path / "grades.parquet"
+    arguments = ["fit", "--cohort", str(cohort), "--run", str(tmp_path / "run"), "--embeddings", f"clip={store}"]
+    arguments += ["--grades", str(path), "--systems", "kl_only"]
+    for keys in (knees["knee"].head(0), knees["knee"] + "of another cohort"):
+        pl.DataFrame({"knee": keys, "grade": pl.repeat(2, len(keys), eager=True)}).write_parquet(path)
+        assert main(arguments) != 0
+        assert f"none of the {len(knees)} knees has a grade in {path}" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run.json").exists()
+    knees.head(len(knees) - 7).select("knee", grade=pl.lit(2)).write_parquet(path)
+    assert main(arguments) == 0
+    assert "7 of these knees have no KL grade" in capsys.readouterr().err
+
+
 def test_a_final_head_learns_from_all_knees(tmp_path: Path, knees: pl.DataFrame) -> None:
     run = run_of(tmp_path, knees)
     fit(run, image(RidgeHead(("image", "grades")), exported=True))
