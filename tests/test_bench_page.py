@@ -19,4 +19,4 @@ def test_a_whole_run_replaces_all() -> None:
     title, columns, _ = SECTIONS["score"]
     new = table(title, columns, [("a", "1 s", "1.0")])
     page = merged(f"before\n{BEGIN}\nold\n\n### Old\n\n| x |\n{END}\nafter\n", {title: new}, "\nMeasured now.\n")
-    assert page == f"before\n{BEGIN}\n\nMeasured now.\n{new}{END}\nafter\n"
+    assert page == f"before\n{BEGIN}\nMeasured now.\n{new}{END}\nafter\n"

@@ -102,7 +102,7 @@ def merged(page: str, tables: Mapping[str, str], measured: str) -> str:
     head, *old = block.split("\n### ")
     there = {} if measured else {text.partition("\n")[0]: f"\n### {text}" for text in old}
     there |= tables
-    return f"{before}{BEGIN}\n{measured or head.lstrip()}{''.join(there.values())}{END}{after}"
+    return f"{before}{BEGIN}\n{(measured or head).lstrip()}{''.join(there.values())}{END}{after}"
 
 
 def header(bundle: Path) -> str:
