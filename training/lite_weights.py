@@ -95,11 +95,6 @@ def load_lite(model: nn.Module, tensors: Tensors) -> None:
         raise DataError(f"the network has no place for {len(left)} tensors, {sorted(left)[0]} among them.")
 
 
-def their_names(state: Tensors) -> dict[str, str]:
-    """timm's names of a state to those of the files that `load_lite` reads."""
-    return {name: _their_name(name, state) for name in state}
-
-
 def _their_name(name: str, state: Tensors) -> str:
     """timm's name of a tensor to that of EfficientNet-PyTorch, which counts blocks throughout."""
     found = _BLOCK.fullmatch(name)
