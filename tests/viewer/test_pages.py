@@ -61,10 +61,13 @@ def expected_lines(group: Dataset) -> list[str]:
     """What the overlay has to say of a knee, from the report's own content items."""
     grade = item(group, codes.KL_GRADE.value).ConceptCodeSequence[0].CodeMeaning
     probabilities = [number(group, concept.value) for concept in codes.KL_PROBABILITIES]
+    (kind,) = item(group, codes.MODEL_KIND.value).ConceptCodeSequence
+    synthetic = kind.CodeValue == codes.MODEL_SYNTHETIC.value
     return [
         f"{item(group, '112039').TextValue}: {grade.replace('Kellgren-Lawrence grade', 'KL')}",
         f"P(KL 0-4): {' '.join(probabilities)}",
         f"Expected KL: {number(group, codes.KL_EXPECTED.value)}",
+        *([f"Model: {kind.CodeMeaning}"] if synthetic else []),
         MARK,
     ]
 
